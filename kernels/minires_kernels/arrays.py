@@ -1,0 +1,67 @@
+"""Arrays: which library owns one, on which device it lies, how its elements are laid out.
+
+The ground of everything: it imports NumPy alone. CuPy is looked up only when an array that isn't NumPy's turns up.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = Any
+"""A ``numpy.ndarray`` or a ``cupy.ndarray``: never wrapped. (Any, because CuPy is an optional dependency.)"""
+
+
+def array_module(x: Array) -> Any:
+    """The library that owns ``x``: ``numpy`` or ``cupy``.
+
+    Raises TypeError when ``x`` is neither library's array.
+    """
+    if isinstance(x, (np.ndarray, np.generic)):
+        return np
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(x, cupy.ndarray):
+        return cupy
+    raise TypeError(f"array_module: expected a NumPy or CuPy array, got {type(x).__name__}; wrap it in numpy.asarray(...)")
+
+
+def device_of(x: Array) -> str:
+    """``"cpu"`` for a NumPy array, ``"cuda"`` for a CuPy array."""
+    return "cpu" if array_module(x) is np else "cuda"
+
+
+def to_cpu(x: Array) -> np.ndarray[Any, Any]:
+    """``x`` as a NumPy array: itself if it is one, else a copy from the GPU."""
+    return x if isinstance(x, np.ndarray) else array_module(x).asnumpy(x)  # type: ignore[no-any-return]
+
+
+def to_gpu(x: Array) -> Array:
+    """``x`` as a CuPy array on the current GPU. Raises ImportError with the install command when CuPy is missing."""
+    try:
+        import cupy
+    except ImportError as missing:
+        raise ImportError(
+            "to_gpu: CuPy is not installed; pip install -e '.[cuda12x]' (CUDA 12) or '.[cuda13x]' (CUDA 13)"
+        ) from missing
+    return cupy.asarray(x)
+
+
+def is_channels_last(x: Array) -> bool:
+    """Whether the (N, C, H, W) array ``x`` lies in memory as a C-contiguous (N, H, W, C) one."""
+    return x.ndim == 4 and bool(x.transpose(0, 2, 3, 1).flags.c_contiguous)
+
+
+def channels_last(x: Array) -> Array:
+    """The (N, C, H, W) array ``x`` with channels-last strides: itself if it has them already, else a copy."""
+    if is_channels_last(x):
+        return x
+    return array_module(x).ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def empty_channels_last(shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
+    """An uninitialised NumPy array of shape (N, C, H, W) with the strides of (N, H, W, C)."""
+    N, C, H, W = shape
+    return np.empty((N, H, W, C), dtype).transpose(0, 3, 1, 2)

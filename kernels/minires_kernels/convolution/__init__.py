@@ -1,0 +1,56 @@
+"""Convolution: the cross-correlation that the field calls convolution, and the two maps of its backward pass.
+
+Contract, for each implementation (output channel o lies in group g = o // (O / G); its weights see the input channels
+``g * C / G + c``):
+
+- ``forward``:      y[n, o, oh, ow] = sum over c, i, j of weight[o, c, i, j] x[n, g C/G + c, oh SH - PH + i DH, ow SW - PW + j DW]
+- ``grad_input``:   the adjoint of ``forward`` in x; ``grad_weight``: its adjoint in weight:
+  ``sum(forward(x, w) * g) == sum(x * grad_input(g, w)) == sum(w * grad_weight(g, x))``.
+- x (N, C, H, W), weight (O, C/G, KH, KW), grad_output (N, O, OH, OW); float32 or float64, kept; any strides accepted;
+  new arrays returned, of logical shape NCHW / OIHW and physical layout of the implementation's choice; inputs never
+  written; N = 0 gives an empty output and a zero grad_weight. Shapes have been checked by the caller.
+
+Cost of each of the three: 2 N O L K floating-point operations (K = C/G KH KW, L = OH OW), and at least
+N C H W + O K + N O L numbers moved. Fast algorithms (Winograd) do fewer operations; benchmarks count these.
+"""
+
+from __future__ import annotations
+
+from minires_kernels.arrays import Array
+from minires_kernels.registry import select
+from minires_kernels.window import Window
+
+FAMILY = "convolution"
+KERNELS = ("forward", "grad_input", "grad_weight")
+
+
+def forward(x: Array, weight: Array, window: Window, groups: int = 1) -> Array:
+    """``weight`` (O, C/G, KH, KW) slid over ``x`` (N, C, H, W): (N, O, OH, OW)."""
+    return select(FAMILY, "forward", x, weight, window, groups)(x, weight, window, groups)
+
+
+def grad_input(
+    grad_output: Array, weight: Array, x_shape: tuple[int, int, int, int], window: Window, groups: int = 1
+) -> Array:
+    """The gradient with respect to x, of ``x_shape`` (N, C, H, W), for ``grad_output`` (N, O, OH, OW)."""
+    kernel = select(FAMILY, "grad_input", grad_output, weight, x_shape, window, groups)
+    return kernel(grad_output, weight, x_shape, window, groups)
+
+
+def grad_weight(grad_output: Array, x: Array, window: Window, groups: int = 1) -> Array:
+    """The gradient with respect to the weight, (O, C/G, KH, KW), for ``grad_output`` (N, O, OH, OW)."""
+    return select(FAMILY, "grad_weight", grad_output, x, window, groups)(grad_output, x, window, groups)
+
+
+def cost(
+    x_shape: tuple[int, int, int, int],
+    weight_shape: tuple[int, int, int, int],
+    window: Window,
+    itemsize: int = 4,
+) -> tuple[int, int]:
+    """(floating-point operations of the direct sum, bytes that must move) of one call of any of the three kernels."""
+    N, C, H, W = x_shape
+    O, group_channels, KH, KW = weight_shape
+    OH, OW = window.output_size(H, W)
+    moved = N * C * H * W + O * group_channels * KH * KW + N * O * OH * OW
+    return 2 * N * O * OH * OW * group_channels * KH * KW, itemsize * moved

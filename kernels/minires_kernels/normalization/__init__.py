@@ -1,0 +1,92 @@
+"""Normalization: batch statistics, batch norm forward and backward, and their fusions with addition and ReLU.
+
+Contract, for each implementation (Ioffe and Szegedy 2015; channels on axis 1, m = N H W numbers in each):
+
+- ``batch_statistics``: mean and *biased* variance of each channel, by two passes (E[(x - mean)^2], never
+  E[x^2] - mean^2, which loses all digits when the mean is large).
+- ``normalize``: y = (x - mean) * inverse_std * weight + bias [+ addend] [then ReLU].
+- ``batch_norm_backward``: its gradients when mean and inverse_std are the statistics of x itself, so that the gradient
+  flows through them too: with x_hat = (x - mean) inverse_std and g the gradient behind the ReLU,
+  ``grad_x = weight inverse_std (g - mean(g) - x_hat mean(g x_hat))``, grad_weight = sum(g x_hat), grad_bias = sum(g).
+- ``normalize_backward``: the same when the statistics are constants (evaluation): ``grad_x = weight inverse_std g``.
+- x (N, C, H, W), any strides; mean, inverse_std, weight, bias (C,); all of one dtype, float32 or float64, which every
+  returned array keeps. Results lie in memory as x does where x is contiguous or channels-last. Inputs never written.
+
+The fusions: ``addend`` (like x) is added before the ReLU; the backward kernels get ``output``, the result of that ReLU,
+and return the gradient gated by ``output > 0`` for the addend as well.
+
+Cost, in numbers moved: forward 3 N C H W (two reads, one write) + 1 with an addend; backward 5 (grad_output and x
+twice each, one write) + 2 with a ReLU + 1 with an addend. All are bound by memory.
+"""
+
+from __future__ import annotations
+
+from minires_kernels.arrays import Array
+from minires_kernels.registry import select
+
+FAMILY = "normalization"
+KERNELS = ("batch_statistics", "normalize", "batch_norm_backward", "normalize_backward")
+
+
+def batch_statistics(x: Array) -> tuple[Array, Array]:
+    """Mean and biased variance of each channel of ``x`` (N, C, H, W): two arrays (C,). N H W must not be 0."""
+    return select(FAMILY, "batch_statistics", x)(x)  # type: ignore[no-any-return]
+
+
+def normalize(
+    x: Array,
+    mean: Array,
+    inverse_std: Array,
+    weight: Array,
+    bias: Array,
+    addend: Array | None = None,
+    relu: bool = False,
+) -> Array:
+    """``(x - mean) * inverse_std * weight + bias``, plus ``addend`` if given, through ReLU if asked: (N, C, H, W)."""
+    kernel = select(FAMILY, "normalize", x, mean, inverse_std, weight, bias, addend, relu)
+    return kernel(x, mean, inverse_std, weight, bias, addend, relu)
+
+
+def batch_norm_backward(
+    grad_output: Array,
+    x: Array,
+    mean: Array,
+    inverse_std: Array,
+    weight: Array,
+    output: Array | None = None,
+    needs_grad_addend: bool = False,
+) -> tuple[Array, Array, Array, Array | None]:
+    """(grad_x, grad_weight, grad_bias, grad_addend) of ``normalize`` with x's own batch statistics.
+
+    ``output``: what ``normalize`` returned when it ended in a ReLU, else None. grad_addend is the gated grad_output
+    when ``needs_grad_addend``, else None; without a ReLU it is grad_output itself.
+    """
+    kernel = select(FAMILY, "batch_norm_backward", grad_output, x, mean, inverse_std, weight, output, needs_grad_addend)
+    return kernel(grad_output, x, mean, inverse_std, weight, output, needs_grad_addend)  # type: ignore[no-any-return]
+
+
+def normalize_backward(
+    grad_output: Array,
+    x: Array,
+    mean: Array,
+    inverse_std: Array,
+    weight: Array,
+    output: Array | None = None,
+    needs_grad_addend: bool = False,
+) -> tuple[Array, Array, Array, Array | None]:
+    """(grad_x, grad_weight, grad_bias, grad_addend) of ``normalize`` with constant mean and inverse_std (evaluation)."""
+    kernel = select(FAMILY, "normalize_backward", grad_output, x, mean, inverse_std, weight, output, needs_grad_addend)
+    return kernel(grad_output, x, mean, inverse_std, weight, output, needs_grad_addend)  # type: ignore[no-any-return]
+
+
+def cost(kernel: str, shape: tuple[int, ...], *, relu: bool = False, addend: bool = False, itemsize: int = 4) -> tuple[int, int]:
+    """(floating-point operations, bytes that must move) of one call on arrays of ``shape``."""
+    size = 1
+    for length in shape:
+        size *= length
+    if kernel == "batch_statistics":
+        return 3 * size, 2 * itemsize * size
+    if kernel == "normalize":
+        return (2 + relu + addend) * size, (2 + addend) * itemsize * size
+    passes = 2 if kernel == "batch_norm_backward" else 1
+    return 7 * size, (passes * (2 + relu) + 1 + addend) * itemsize * size

@@ -1,0 +1,45 @@
+"""Patches: ``im2col`` lays every window of an image out as a column; ``col2im`` is its adjoint.
+
+Contract, for each implementation:
+
+- Column ``oh * OW + ow`` of image n holds, in row ``(c * KH + i) * KW + j``,
+  ``x[n, c, oh * SH - PH + i * DH, ow * SW - PW + j * DW]``, or 0 where that lies in the padding (Chellapilla, Puri and
+  Simard 2006; the layout is that of ``torch.nn.functional.unfold``).
+- ``col2im`` adds each entry of ``columns`` back to the pixel that im2col read it from: the transposed linear map, so
+  ``sum(im2col(x) * columns) == sum(x * col2im(columns))`` for all x and columns.
+- float32 or float64, kept; any strides accepted; a new C-contiguous array returned; inputs never written.
+
+Cost: im2col reads N C H W numbers and writes N K L of them (K = C KH KW, L = OH OW), with no arithmetic at all;
+col2im reads N K L, writes N C H W, and adds N K L times.
+"""
+
+from __future__ import annotations
+
+from minires_kernels.arrays import Array
+from minires_kernels.registry import select
+from minires_kernels.window import Window
+
+FAMILY = "patches"
+KERNELS = ("im2col", "col2im")
+
+
+def im2col(x: Array, window: Window) -> Array:
+    """Every window of ``x`` (N, C, H, W) as a column: (N, C * KH * KW, OH * OW).
+
+    Raises ValueError when the padded image is smaller than the window.
+    """
+    return select(FAMILY, "im2col", x, window)(x, window)
+
+
+def col2im(columns: Array, shape: tuple[int, int, int, int], window: Window) -> Array:
+    """The adjoint of im2col: ``columns`` (N, C * KH * KW, OH * OW) summed back into an image of ``shape`` (N, C, H, W)."""
+    return select(FAMILY, "col2im", columns, shape, window)(columns, shape, window)
+
+
+def cost(kernel: str, x_shape: tuple[int, int, int, int], window: Window, itemsize: int = 4) -> tuple[int, int]:
+    """(floating-point operations, bytes that must move) of one call on images of ``x_shape``."""
+    N, C, H, W = x_shape
+    (KH, KW), (OH, OW) = window.size, window.output_size(H, W)
+    column_entries = N * C * KH * KW * OH * OW
+    additions = column_entries if kernel == "col2im" else 0
+    return additions, itemsize * (N * C * H * W + column_entries)

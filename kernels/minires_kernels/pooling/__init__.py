@@ -1,0 +1,60 @@
+"""Pooling: the maximum or the average of each window, and their backwards.
+
+Contract, for each implementation (positions and ``ceil_mode`` as :meth:`minires_kernels.Window.output_size` says):
+
+- ``max_pool`` also returns ``argmax`` (int32, like y): the flat index h * W + w of the maximum in its image plane, the
+  first one in row order on ties; padding never wins; a NaN wins. ``max_pool_backward`` adds each grad_output there.
+- ``avg_pool`` divides by the number of taps of the window that lie in the padded image (``count_include_pad``) or in the
+  image itself; ``ceil_mode`` windows that stick out of the padded image don't count what sticks out. That is PyTorch's rule.
+- x (N, C, H, W) float32 or float64, kept; any strides; new arrays; inputs never written.
+
+Cost: N C OH OW KH KW comparisons or additions; forward reads x and writes y, backward the reverse.
+"""
+
+from __future__ import annotations
+
+from minires_kernels.arrays import Array
+from minires_kernels.registry import select
+from minires_kernels.window import Window
+
+FAMILY = "pooling"
+KERNELS = ("max_pool", "max_pool_backward", "avg_pool", "avg_pool_backward")
+
+
+def max_pool(x: Array, window: Window, ceil_mode: bool = False) -> tuple[Array, Array]:
+    """(y, argmax), both (N, C, OH, OW): the largest number of each window of ``x`` (N, C, H, W) and where it was."""
+    return select(FAMILY, "max_pool", x, window, ceil_mode)(x, window, ceil_mode)  # type: ignore[no-any-return]
+
+
+def max_pool_backward(grad_output: Array, argmax: Array, x_shape: tuple[int, int, int, int]) -> Array:
+    """``grad_output`` (N, C, OH, OW) added to the pixels that ``argmax`` names, in an array of ``x_shape``."""
+    return select(FAMILY, "max_pool_backward", grad_output, argmax, x_shape)(grad_output, argmax, x_shape)
+
+
+def avg_pool(x: Array, window: Window, ceil_mode: bool = False, count_include_pad: bool = True) -> Array:
+    """The mean of each window of ``x`` (N, C, H, W): (N, C, OH, OW). The window's dilation is 1."""
+    return select(FAMILY, "avg_pool", x, window, ceil_mode, count_include_pad)(x, window, ceil_mode, count_include_pad)
+
+
+def avg_pool_backward(
+    grad_output: Array,
+    x_shape: tuple[int, int, int, int],
+    window: Window,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Array:
+    """The adjoint of ``avg_pool``: each ``grad_output`` (N, C, OH, OW) shared equally among the taps of its window."""
+    kernel = select(FAMILY, "avg_pool_backward", grad_output, x_shape, window, ceil_mode, count_include_pad)
+    return kernel(grad_output, x_shape, window, ceil_mode, count_include_pad)
+
+
+def cost(
+    kernel: str, x_shape: tuple[int, int, int, int], window: Window, ceil_mode: bool = False, itemsize: int = 4
+) -> tuple[int, int]:
+    """(operations, bytes that must move) of one call on images of ``x_shape``; argmax counts 4 bytes an entry."""
+    N, C, H, W = x_shape
+    (KH, KW), (OH, OW) = window.size, window.output_size(H, W, ceil_mode=ceil_mode)
+    outputs = N * C * OH * OW
+    index_bytes = 4 * outputs if kernel.startswith("max") else 0
+    operations = outputs if kernel == "max_pool_backward" else outputs * KH * KW
+    return operations, itemsize * (N * C * H * W + outputs) + index_bytes

@@ -1,0 +1,153 @@
+"""The folder tree is the registry: a family is a folder, an implementation is a file, a kernel is a function.
+
+``convolution/`` is a family; its ``__init__.py`` is the contract and dispatches; ``convolution/reference.py`` implements
+it; so does each other module there. Nothing is decorated, nothing registers itself: adding an implementation is adding
+a file, and it is found by name.
+
+A file says where it runs in two optional module constants:
+
+- ``DEVICE``: ``"cpu"`` (default), ``"cuda"`` or ``"any"``.
+- ``PREFERENCE``: the larger, the sooner it is taken; ``reference`` has 0.
+
+and may have a function ``covers(kernel, *arguments)`` that says whether it can compute that call (default: any).
+Selection takes the preferred implementation that is available for the arrays' device and covers the call; a family
+whose best algorithm depends on the shape (convolution) names its ``first`` choice per call.
+``using(name)`` moves one implementation to the front of everything, wherever it exists.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from minires_kernels.arrays import Array, device_of
+
+_PACKAGE = __package__ or "minires_kernels"
+_forced: ContextVar[str | None] = ContextVar("minires_kernels.using", default=None)
+
+
+@cache
+def families() -> tuple[str, ...]:
+    """The kernel families: each folder beside this file that has a ``reference.py``."""
+    root = Path(__file__).parent
+    return tuple(sorted(path.parent.name for path in root.glob("*/reference.py")))
+
+
+@cache
+def implementations(family: str) -> tuple[str, ...]:
+    """Every implementation of ``family``, installed or not, without importing any; ``reference`` first."""
+    if family not in families():
+        raise ValueError(f"registry: there is no kernel family {family!r}; {_nearest(family, families())}")
+    folder = Path(__file__).parent / family
+    names = (module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_"))
+    return tuple(sorted(names, key=lambda name: (name != "reference", name)))
+
+
+@cache
+def kernels(family: str) -> tuple[str, ...]:
+    """The kernels of ``family``: the names in its contract's ``KERNELS``, each a function there."""
+    return tuple(importlib.import_module(f"{_PACKAGE}.{family}").KERNELS)
+
+
+@cache
+def load(family: str, implementation: str) -> ModuleType:
+    """The module ``minires_kernels.<family>.<implementation>``.
+
+    Raises ValueError with the nearest names for one that doesn't exist, ImportError in one sentence, with the install
+    command, for one whose dependency is missing.
+    """
+    if implementation not in implementations(family):
+        known = implementations(family)
+        raise ValueError(f"{family}: there is no implementation {implementation!r}; {_nearest(implementation, known)}")
+    try:
+        return importlib.import_module(f"{_PACKAGE}.{family}.{implementation}")
+    except ImportError as missing:
+        raise ImportError(
+            f"{family}: implementation {implementation!r} is not available ({missing}); {_install(missing)}"
+        ) from missing
+
+
+def _install(missing: ImportError) -> str:
+    if (missing.name or "").partition(".")[0] == "cupy":
+        return "pip install -e '.[cuda12x]' (CUDA 12) or '.[cuda13x]' (CUDA 13)"
+    return f"pip install {(missing.name or 'numba').partition('.')[0]}"
+
+
+@cache
+def available(family: str, device: str) -> tuple[str, ...]:
+    """The implementations of ``family`` that can be loaded here and run on ``device``, preferred ones first.
+
+    Probed once: importing a module is the probe.
+    """
+    found = []
+    for name in implementations(family):
+        try:
+            module = load(family, name)
+        except ImportError:
+            continue
+        if getattr(module, "DEVICE", "cpu") in (device, "any"):
+            found.append((-getattr(module, "PREFERENCE", 0), name))
+    return tuple(name for _, name in sorted(found))
+
+
+@contextmanager
+def using(implementation: str) -> Iterator[None]:
+    """Within the block, ``implementation`` is taken wherever a family has it and it covers the call.
+
+    ``using("reference")`` runs everything on the specification. Raises ValueError with the nearest names when no
+    family has that implementation, ImportError when none that has it can load it.
+    """
+    owners = [family for family in families() if implementation in implementations(family)]
+    if not owners:
+        every = {name for family in families() for name in implementations(family)}
+        raise ValueError(f"using: no kernel family has an implementation {implementation!r}; "
+                         f"{_nearest(implementation, sorted(every))}")  # fmt: skip
+    for family in owners:
+        load(family, implementation)
+    token = _forced.set(implementation)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def forced() -> str | None:
+    """The implementation named by the innermost ``using(...)``, or None."""
+    return _forced.get()
+
+
+def select(family: str, kernel: str, *arguments: Any, first: str | None = None) -> Callable[..., Any]:
+    """The function that computes ``kernel(*arguments)``; ``arguments[0]`` is an array and decides the device.
+
+    The order: the innermost ``using``, then ``first``, then the preference of those available for the device.
+    """
+    for function, covers in _candidates(family, kernel, device_of(arguments[0]), _forced.get(), first):
+        if covers is None or covers(kernel, *arguments):
+            return function
+    raise ImportError(
+        f"{family}: no available implementation computes {kernel} on device {device_of(arguments[0])!r}; "
+        f"known: {', '.join(implementations(family))}"
+    )
+
+
+@cache
+def _candidates(
+    family: str, kernel: str, device: str, *moved_to_front: str | None
+) -> tuple[tuple[Callable[..., Any], Callable[..., bool] | None], ...]:
+    names = available(family, device)
+    order = dict.fromkeys(name for name in (*moved_to_front, *names) if name in names)
+    modules = (load(family, name) for name in order)
+    return tuple((getattr(module, kernel), getattr(module, "covers", None)) for module in modules)
+
+
+def _nearest(name: str, known: tuple[str, ...] | list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are: {', '.join(known)}"

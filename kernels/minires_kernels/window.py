@@ -1,0 +1,123 @@
+"""Window: the one description of a sliding window, shared by convolution, pooling, im2col and col2im.
+
+The letters of every shape in this project:
+
+=======  =====================================================================
+N        images in the batch
+C, O     input channels, output channels
+H, W     input height and width
+KH, KW   window height and width
+SH, SW   stride; PH, PW padding (zeros on both sides); DH, DW dilation
+OH, OW   output height and width
+G        groups: channels c with equal c // (C / G) see each other, no others
+K        rows of a column matrix, C/G * KH * KW
+L        output positions, OH * OW
+=======  =====================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Pair: TypeAlias = tuple[int, int]
+
+
+def as_pair(value: int | Sequence[int], name: str, *, least: int, op: str = "Window") -> Pair:
+    """``value`` as (vertical, horizontal): an int counts for both.
+
+    Raises TypeError when it isn't one or two integers, ValueError when one of them is below ``least``;
+    both name ``op`` and ``name``.
+    """
+    items = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(items) != 2 or not all(_is_integer(item) for item in items):
+        raise TypeError(f"{op}: {name} must be an integer or a pair of integers, got {value!r}")
+    vertical, horizontal = int(items[0]), int(items[1])
+    if min(vertical, horizontal) < least:
+        raise ValueError(f"{op}: {name} must be at least {least}, got {value!r}")
+    return vertical, horizontal
+
+
+def _is_integer(item: object) -> bool:
+    return hasattr(item, "__index__") and not isinstance(item, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window of ``size`` (KH, KW) that moves by ``stride`` over an image with ``padding`` zeros on each side.
+
+    ``dilation`` is the distance between neighbouring taps. Build it with :meth:`of`, which accepts plain integers.
+    """
+
+    size: Pair
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+
+    @classmethod
+    def of(
+        cls,
+        size: int | Sequence[int],
+        *,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        op: str = "Window",
+    ) -> Window:
+        """A Window from integers or pairs.
+
+        Raises TypeError or ValueError, naming ``op``, for anything but positive sizes, strides and dilations
+        and non-negative paddings.
+        """
+        return cls(
+            as_pair(size, "kernel_size", least=1, op=op),
+            as_pair(stride, "stride", least=1, op=op),
+            as_pair(padding, "padding", least=0, op=op),
+            as_pair(dilation, "dilation", least=1, op=op),
+        )
+
+    @property
+    def span(self) -> Pair:
+        """Rows and columns that one window covers: D (K - 1) + 1."""
+        (KH, KW), (DH, DW) = self.size, self.dilation
+        return DH * (KH - 1) + 1, DW * (KW - 1) + 1
+
+    def output_size(self, H: int, W: int, *, ceil_mode: bool = False, op: str = "Window") -> Pair:
+        """Output rows and columns over an (H, W) image: O = floor((I + 2P - D (K - 1) - 1) / S) + 1 for each axis.
+
+        (Dumoulin and Visin 2016, relationship 15.) With ``ceil_mode`` the division rounds up, but a window that would
+        start beyond the image and its left padding is dropped, as in PyTorch and Caffe.
+
+        Raises ValueError when the padded image is smaller than the window.
+        """
+        return self._positions(0, H, W, ceil_mode, op), self._positions(1, H, W, ceil_mode, op)
+
+    def _positions(self, axis: int, H: int, W: int, ceil_mode: bool, op: str) -> int:
+        length = (H, W)[axis]
+        room = length + 2 * self.padding[axis] - self.span[axis]
+        if room < 0:
+            padded = (H + 2 * self.padding[0], W + 2 * self.padding[1])
+            raise ValueError(
+                f"{op}: the padded input {padded} is smaller than the window, which covers {self.span}; "
+                f"input (H, W) = {(H, W)}, kernel_size {self.size}, padding {self.padding}, dilation {self.dilation}; "
+                "use a smaller kernel or dilation, or more padding"
+            )
+        stride = self.stride[axis]
+        if not ceil_mode:
+            return room // stride + 1
+        positions = -(-room // stride) + 1
+        if (positions - 1) * stride >= length + self.padding[axis]:
+            positions -= 1
+        return positions
+
+    def __str__(self) -> str:
+        parts = ["x".join(map(str, self.size))]
+        for name, value, usual in (
+            ("stride", self.stride, (1, 1)),
+            ("padding", self.padding, (0, 0)),
+            ("dilation", self.dilation, (1, 1)),
+        ):
+            if value != usual:
+                parts.append(f"{name} {value[0]}" if value[0] == value[1] else f"{name} {value}")
+        return ", ".join(parts)
