@@ -1,0 +1,160 @@
+"""Kinds of vectors and tiles: compile-time constants whose Numba type is their value; the width of this processor."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from numba.extending import NativeValue, lower_getattr_generic, models, register_model, typeof_impl, unbox
+
+if numba.config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set, and vectors exist in compiled code only; unset it", name="numba")
+
+
+def _register_bytes() -> int:
+    """Bytes in a vector register of the processor that Numba compiles for (which NUMBA_CPU_FEATURES may restrict)."""
+    restricted = numba.config.CPU_FEATURES
+    if restricted is None:
+        features = {name for name, present in llvm.get_host_cpu_features().items() if present}
+    else:
+        features = {item[1:] for item in restricted.split(",") if item.startswith("+")}
+    for feature, count in (("avx512f", 64), ("avx", 32), ("sse2", 16), ("neon", 16)):
+        if feature in features:
+            return count
+    return 16 if platform.machine().lower() in ("arm64", "aarch64", "x86_64", "amd64") else 1
+
+
+REGISTER_BYTES = _register_bytes()
+"""Bytes in one vector register. Tests set it to run the kernels at every width; 1 means one lane."""
+
+
+def registers() -> int:
+    """How many vector registers a kernel may fill: 32 with AVX-512 and on ARM, otherwise 16."""
+    return 32 if REGISTER_BYTES == 64 or platform.machine().lower() in ("arm64", "aarch64") else 16
+
+
+@dataclass(frozen=True)
+class Vector:
+    """The kind of a vector: ``lanes`` numbers of ``dtype`` (``"float32"`` or ``"float64"``)."""
+
+    dtype: str
+    lanes: int
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "float64"):
+            raise TypeError(f"Vector: dtype must be float32 or float64, got {self.dtype}")
+        if self.lanes < 1 or self.lanes & (self.lanes - 1):
+            raise ValueError(f"Vector: lanes must be a power of two, got {self.lanes}")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The kind of a tile: ``rows`` x ``columns`` vectors, so rows x (columns * lanes) numbers, in registers.
+
+    ``taps`` is how many neighbouring rows of x each row of the tile sees in ``tile_correlate``.
+    """
+
+    vector: Vector
+    rows: int
+    columns: int
+    taps: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.columns, self.taps) < 1:
+            raise ValueError(f"Tile: rows, columns and taps must be at least 1, got {self}")
+
+    @property
+    def width(self) -> int:
+        """Numbers in one row."""
+        return self.columns * self.vector.lanes
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A constant matrix, known when a kernel is compiled: ``tile_sandwich`` multiplies tiles by it."""
+
+    rows: tuple[tuple[float, ...], ...]
+
+
+def vector(dtype: Any, most: int | None = None) -> Vector:
+    """The widest vector of ``dtype`` that a register holds.
+
+    With ``most``, not wider than that many numbers need: of 5 channels, 8 lanes.
+    Raises TypeError for anything but float32 and float64.
+    """
+    dtype = np.dtype(dtype)
+    lanes = max(1, REGISTER_BYTES // dtype.itemsize)
+    if most is not None:
+        lanes = min(lanes, 1 << max(0, most - 1).bit_length())
+    return Vector(dtype.name, lanes)
+
+
+# --- Compile-time constants: values whose Numba type is the value ----------------------------------------------------
+
+_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+_FINGERPRINT = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
+
+
+class Constant(types.Type):  # type: ignore[misc]
+    """The Numba type of a Vector, Tile or Matrix: it carries the value; at run time nothing is left of it.
+
+    Its name is part of the key under which Numba keeps machine code on disk. Numba notices when a kernel's own file has
+    changed, but not when the operations in this package have: their fingerprint in the name does.
+    """
+
+    def __init__(self, value: Vector | Tile | Matrix) -> None:
+        self.value = value
+        super().__init__(f"{value!r} of simd {_FINGERPRINT}")
+
+
+@register_model(Constant)
+class _ConstantModel(models.PrimitiveModel):  # type: ignore[misc]
+    """One unused byte, so that a constant passes wherever a number does (also into the threads of a prange)."""
+
+    def __init__(self, manager: Any, constant: Constant) -> None:
+        super().__init__(manager, constant, ir.IntType(8))
+
+
+NOTHING = ir.Constant(ir.IntType(8), 0)
+
+
+@typeof_impl.register(Vector)
+@typeof_impl.register(Tile)
+@typeof_impl.register(Matrix)
+@cache
+def _typeof(value: Any, context: Any) -> Constant:
+    return Constant(value)
+
+
+@unbox(Constant)
+def _unbox(kind: Any, value: Any, context: Any) -> NativeValue:
+    return NativeValue(NOTHING)
+
+
+@infer_getattr
+class _ConstantAttributes(AttributeTemplate):  # type: ignore[misc]
+    """``tile.rows`` is a literal integer in a kernel, ``tile.vector`` again a constant."""
+
+    key = Constant
+
+    def generic_resolve(self, kind: Constant, name: str) -> types.Type | None:
+        attribute = getattr(kind.value, name, None)
+        if isinstance(attribute, int):
+            return types.literal(attribute)
+        return Constant(attribute) if isinstance(attribute, Vector) else None
+
+
+@lower_getattr_generic(Constant)
+def _get_attribute(context: Any, builder: Any, kind: Constant, value: Any, name: str) -> Any:
+    attribute = getattr(kind.value, name)
+    return context.get_constant(types.intp, attribute) if isinstance(attribute, int) else NOTHING

@@ -1,0 +1,215 @@
+"""Operations on tiles: blocks of rows x columns vectors that stay in registers while a loop runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from numba import types
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
+
+from minires_kernels.simd.emit import Code, TileType, check_array, check_tile, emitter, tile_type
+from minires_kernels.simd.kinds import Constant, Matrix, Tile
+
+INDEX = types.intp
+
+
+@intrinsic
+def tile_zero(typing: Any, kind: Any) -> Any:
+    """``tile_zero(kind)``: a tile of zeros."""
+    result = tile_type(kind)
+    rows = [[result.vector.constant(0.0)] * result.columns] * result.rows
+    return result(kind), emitter(result.vector, lambda code, _: result.pack(code.builder, rows))
+
+
+@intrinsic
+def tile_load(typing: Any, kind: Any, x: Any, i: Any, row_stride: Any, column_stride: Any) -> Any:
+    """``tile_load(kind, x, i, row_stride, column_stride)``: vector (r, c) from i + r row_stride + c column_stride."""
+    result = tile_type(kind)
+    check_array(x, result.vector)
+
+    def body(code: Code, _: Any, array: Any, start: Any, row_step: Any, column_step: Any) -> Any:
+        rows = [
+            [code.load(x, array, at) for at in code.steps(row, column_step, result.columns)]
+            for row in code.steps(start, row_step, result.rows)
+        ]
+        return result.pack(code.builder, rows)
+
+    return result(kind, x, INDEX, INDEX, INDEX), emitter(result.vector, body)
+
+
+@intrinsic
+def tile_scatter(typing: Any, tile: Any, y: Any, i: Any, row_stride: Any, column_stride: Any) -> Any:
+    """``tile_scatter(tile, y, i, row_stride, column_stride)``: stores where ``tile_load`` would load."""
+    kind = check_tile(tile)
+    check_array(y, kind.vector, written=True)
+
+    def body(code: Code, value: Any, array: Any, start: Any, row_step: Any, column_step: Any) -> None:
+        rows = kind.unpack(code.builder, value)
+        for vectors, row in zip(rows, code.steps(start, row_step, kind.rows), strict=True):
+            for item, at in zip(vectors, code.steps(row, column_step, kind.columns), strict=True):
+                code.store(item, y, array, at)
+
+    return types.void(tile, y, INDEX, INDEX, INDEX), emitter(kind.vector, body)
+
+
+@intrinsic
+def tile_outer(typing: Any, tile: Any, x: Any, i: Any, stride: Any, w: Any, j: Any) -> Any:
+    """``tile_outer(tile, x, i, stride, w, j)``: tile[r, :] + x[i + r stride] w[j : j + width], for each row r."""
+    kind = check_tile(tile)
+    correlate = _correlate(kind, 1, x, w)
+    body = emitter(kind.vector, lambda code, *values: correlate(code, *values, code.index(0)))
+    return kind(tile, x, INDEX, INDEX, w, INDEX), body
+
+
+@intrinsic(prefer_literal=True)
+def tile_correlate(typing: Any, tile: Any, taps: Any, x: Any, i: Any, stride: Any, w: Any, j: Any, tap: Any) -> Any:
+    """``tile_correlate(tile, taps, x, i, stride, w, j, tap)``: the outer products of ``taps`` neighbours at once.
+
+    tile[r, :] + sum over s < taps of x[i + (r + s) stride] w[j + s tap : ... + width]. Each number of x is read once
+    and feeds every row that sees it: up to ``taps`` times fewer loads than as many outer products.
+    """
+    kind = check_tile(tile)
+    if not isinstance(taps, types.IntegerLiteral):
+        raise TypingError("simd.tile_correlate: taps must be a compile-time constant")
+    correlate = _correlate(kind, taps.literal_value, x, w)
+    body = emitter(kind.vector, lambda code, value, _, *values: correlate(code, value, *values))
+    return kind(tile, taps, x, INDEX, INDEX, w, INDEX, INDEX), body
+
+
+def _correlate(kind: TileType, taps: int, x: Any, w: Any) -> Callable[..., Any]:
+    check_array(x, kind.vector)
+    check_array(w, kind.vector)
+
+    def body(code: Code, value: Any, x_array: Any, i: Any, stride: Any, w_array: Any, j: Any, tap: Any) -> Any:
+        weights = [[code.load(w, w_array, at) for at in code.row(j_tap, kind)] for j_tap in code.steps(j, tap, taps)]
+        rows = kind.unpack(code.builder, value)
+        for q, at in enumerate(code.steps(i, stride, kind.rows + taps - 1)):
+            number = code.broadcast_at(x, x_array, at)
+            for s in range(taps):
+                if 0 <= q - s < kind.rows:
+                    old = rows[q - s]
+                    rows[q - s] = [code.fma(number, weight, item) for weight, item in zip(weights[s], old, strict=True)]
+        return kind.pack(code.builder, rows)
+
+    return body
+
+
+@intrinsic
+def tile_store(typing: Any, tile: Any, y: Any, i: Any, stride: Any) -> Any:
+    """``tile_store(tile, y, i, stride)``: y[i + r stride : ... + width] = tile[r, :], for each row r."""
+    kind = check_tile(tile)
+    check_array(y, kind.vector, written=True)
+
+    def body(code: Code, value: Any, array: Any, start: Any, step: Any) -> None:
+        rows = kind.unpack(code.builder, value)
+        for vectors, row in zip(rows, code.steps(start, step, kind.rows), strict=True):
+            for item, at in zip(vectors, code.row(row, kind), strict=True):
+                code.store(item, y, array, at)
+
+    return types.void(tile, y, INDEX, INDEX), emitter(kind.vector, body)
+
+
+@intrinsic
+def tile_store_part(typing: Any, tile: Any, y: Any, i: Any, stride: Any, count: Any) -> Any:
+    """``tile_store_part(tile, y, i, stride, count)``: ``tile_store`` of the first ``count`` numbers of each row."""
+    kind = check_tile(tile)
+    check_array(y, kind.vector, written=True)
+
+    def body(code: Code, value: Any, array: Any, start: Any, step: Any, valid: Any) -> None:
+        counts = [code.builder.sub(valid, code.index(c * kind.vector.lanes)) for c in range(kind.columns)]
+        rows = kind.unpack(code.builder, value)
+        for vectors, row in zip(rows, code.steps(start, step, kind.rows), strict=True):
+            for item, at, count in zip(vectors, code.row(row, kind), counts, strict=True):
+                code.store_part(item, y, array, at, count)
+
+    return types.void(tile, y, INDEX, INDEX, INDEX), emitter(kind.vector, body)
+
+
+@intrinsic
+def tile_add(typing: Any, tile: Any, y: Any, i: Any, stride: Any, first: Any) -> Any:
+    """``tile_add(tile, y, i, stride, first)``: y[i + r stride : ... + width] += tile[r, :] for rows r >= first."""
+    kind = check_tile(tile)
+    check_array(y, kind.vector, written=True)
+
+    def body(code: Code, value: Any, array: Any, start: Any, step: Any, first_row: Any) -> None:
+        rows = kind.unpack(code.builder, value)
+        for r, row in enumerate(code.steps(start, step, kind.rows)):
+            with code.builder.if_then(code.builder.icmp_signed(">=", code.index(r), first_row), likely=True):
+                for item, at in zip(rows[r], code.row(row, kind), strict=True):
+                    code.store(code.builder.fadd(code.load(y, array, at), item), y, array, at)
+
+    return types.void(tile, y, INDEX, INDEX, INDEX), emitter(kind.vector, body)
+
+
+@intrinsic
+def tile_sandwich(typing: Any, matrix: Any, tile: Any) -> Any:
+    """``tile_sandwich(m, tile)``: m tile m^T, lane by lane, for a constant Matrix m with as many columns as tile rows.
+
+    It compiles to sums; multiplications by 0 and 1 vanish, and what rows and columns share is computed once.
+    """
+    kind = check_tile(tile)
+    if not (isinstance(matrix, Constant) and isinstance(matrix.value, Matrix)):
+        raise TypingError(f"simd.tile_sandwich: expected a Matrix, got {matrix}")
+    rows = matrix.value.rows
+    if kind.rows != kind.columns or any(len(row) != kind.rows for row in rows):
+        raise TypingError(f"simd.tile_sandwich: a {len(rows)} x {len(rows[0])} matrix cannot transform {kind}")
+    result = TileType(Tile(kind.kind.vector, len(rows), len(rows)))
+
+    def body(code: Code, _: Any, value: Any) -> Any:
+        columns = zip(*kind.unpack(code.builder, value), strict=True)
+        halfway = [_multiply(code, rows, list(column)) for column in columns]  # the columns of m tile
+        return result.pack(code.builder, [_multiply(code, rows, list(row)) for row in zip(*halfway, strict=True)])
+
+    return result(matrix, tile), emitter(kind.vector, body)
+
+
+def _multiply(code: Code, matrix: tuple[tuple[float, ...], ...], vectors: list[Any]) -> list[Any]:
+    """``matrix`` times a column of vectors; what two columns or two rows have in common is computed once.
+
+    Columns k and m with entries equal up to the sign meet the vectors as x_k + x_m and x_k - x_m. Rows even + odd and
+    even - odd, whose halves use different vectors, are a sum and a difference of these halves.
+    """
+    columns, vectors = [list(column) for column in zip(*matrix, strict=True)], list(vectors)
+    for k, m in itertools.combinations(range(len(columns)), 2):
+        same, opposite = _halves(columns[k], columns[m])
+        if any(same) and any(opposite) and not any(a and b for a, b in zip(same, opposite, strict=True)):
+            columns[k], columns[m] = same, opposite
+            vectors[k], vectors[m] = code.add(vectors[k], vectors[m]), code.subtract(vectors[k], vectors[m])
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    results: list[Any] = [None] * len(rows)
+    for k, m in itertools.combinations(range(len(rows)), 2):
+        even, odd = _halves(rows[k], rows[m])
+        if any(even) and any(odd) and not any(a and b for a, b in zip(even, odd, strict=True)):
+            sums = _weighted_sum(code, even, vectors), _weighted_sum(code, odd, vectors)
+            results[k], results[m] = code.add(*sums), code.subtract(*sums)
+    return [
+        _weighted_sum(code, row, vectors) if result is None else result
+        for row, result in zip(rows, results, strict=True)
+    ]
+
+
+def _halves(a: list[float], b: list[float]) -> tuple[list[float], list[float]]:
+    """(a + b) / 2 and (a - b) / 2."""
+    return [(p + q) / 2 for p, q in zip(a, b, strict=True)], [(p - q) / 2 for p, q in zip(a, b, strict=True)]
+
+
+def _weighted_sum(code: Code, weights: list[float], vectors: list[Any]) -> Any:
+    """The sum of weight times vector; a weight that all terms share is factored out, and 1 and 0 cost nothing."""
+    terms = [(weight, vector) for weight, vector in zip(weights, vectors, strict=True) if weight]
+    common = abs(terms[0][0]) if all(abs(weight) == abs(terms[0][0]) for weight, _ in terms) else 1.0
+    terms.sort(key=lambda term: term[0] != common)  # start from a term that needs no multiplication
+    result = None
+    for weight, item in terms:
+        factor = weight / common
+        if result is None:
+            result = item if factor == 1 else code.multiply(item, code.kind.constant(factor))
+        elif factor == 1:
+            result = code.add(result, item)
+        elif factor == -1:
+            result = code.subtract(result, item)
+        else:
+            result = code.fma(item, code.kind.constant(factor), result)
+    return result if common == 1 else code.multiply(result, code.kind.constant(common))
