@@ -25,7 +25,9 @@ def array_module(x: Array) -> Any:
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(x, cupy.ndarray):
         return cupy
-    raise TypeError(f"array_module: expected a NumPy or CuPy array, got {type(x).__name__}; wrap it in numpy.asarray(...)")
+    raise TypeError(
+        f"array_module: expected a NumPy or CuPy array, got {type(x).__name__}; wrap it in numpy.asarray(...)"
+    )
 
 
 def device_of(x: Array) -> str:
@@ -35,7 +37,7 @@ def device_of(x: Array) -> str:
 
 def to_cpu(x: Array) -> np.ndarray[Any, Any]:
     """``x`` as a NumPy array: itself if it is one, else a copy from the GPU."""
-    return x if isinstance(x, np.ndarray) else array_module(x).asnumpy(x)  # type: ignore[no-any-return]
+    return x if isinstance(x, np.ndarray) else array_module(x).asnumpy(x)
 
 
 def to_gpu(x: Array) -> Array:

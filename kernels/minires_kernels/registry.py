@@ -1,8 +1,8 @@
 """The folder tree is the registry: a family is a folder, an implementation is a file, a kernel is a function.
 
-``convolution/`` is a family; its ``__init__.py`` is the contract and dispatches; ``convolution/reference.py`` implements
-it; so does each other module there. Nothing is decorated, nothing registers itself: adding an implementation is adding
-a file, and it is found by name.
+``convolution/`` is a family; its ``__init__.py`` is the contract and dispatches; ``convolution/reference.py``
+implements it; so does each other module there. Nothing is decorated, nothing registers itself: adding an
+implementation is adding a file, and it is found by name.
 
 A file says where it runs in two optional module constants:
 
@@ -28,7 +28,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from minires_kernels.arrays import Array, device_of
+from minires_kernels.arrays import device_of
 
 _PACKAGE = __package__ or "minires_kernels"
 _forced: ContextVar[str | None] = ContextVar("minires_kernels.using", default=None)

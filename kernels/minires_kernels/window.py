@@ -17,11 +17,13 @@ L        output positions, OH * OW
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import TypeAlias
 
 Pair: TypeAlias = tuple[int, int]
+PixelIndex: TypeAlias = tuple[EllipsisType, slice, slice]
 
 
 def as_pair(value: int | Sequence[int], name: str, *, least: int, op: str = "Window") -> Pair:
@@ -110,6 +112,17 @@ class Window:
         if (positions - 1) * stride >= length + self.padding[axis]:
             positions -= 1
         return positions
+
+    def taps(self, OH: int, OW: int) -> Iterator[tuple[int, int, PixelIndex]]:
+        """(i, j, pixels) for each tap in row order: ``padded[pixels]`` are the OH x OW pixels that tap (i, j) meets.
+
+        ``padded`` is the image with its padding; for ``ceil_mode`` it must reach as far as the last window does.
+        """
+        (KH, KW), (SH, SW), (DH, DW) = self.size, self.stride, self.dilation
+        for i in range(KH):
+            for j in range(KW):
+                rows = slice(i * DH, i * DH + (OH - 1) * SH + 1, SH)
+                yield i, j, (..., rows, slice(j * DW, j * DW + (OW - 1) * SW + 1, SW))
 
     def __str__(self) -> str:
         parts = ["x".join(map(str, self.size))]

@@ -3,7 +3,8 @@
 Contract, for each implementation (output channel o lies in group g = o // (O / G); its weights see the input channels
 ``g * C / G + c``):
 
-- ``forward``:      y[n, o, oh, ow] = sum over c, i, j of weight[o, c, i, j] x[n, g C/G + c, oh SH - PH + i DH, ow SW - PW + j DW]
+- ``forward``:      y[n, o, oh, ow] = sum over c, i, j of
+  weight[o, c, i, j] x[n, g C/G + c, oh SH - PH + i DH, ow SW - PW + j DW], where x is 0 in the padding.
 - ``grad_input``:   the adjoint of ``forward`` in x; ``grad_weight``: its adjoint in weight:
   ``sum(forward(x, w) * g) == sum(x * grad_input(g, w)) == sum(w * grad_weight(g, x))``.
 - x (N, C, H, W), weight (O, C/G, KH, KW), grad_output (N, O, OH, OW); float32 or float64, kept; any strides accepted;

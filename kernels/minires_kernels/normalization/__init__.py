@@ -74,12 +74,14 @@ def normalize_backward(
     output: Array | None = None,
     needs_grad_addend: bool = False,
 ) -> tuple[Array, Array, Array, Array | None]:
-    """(grad_x, grad_weight, grad_bias, grad_addend) of ``normalize`` with constant mean and inverse_std (evaluation)."""
+    """(grad_x, grad_weight, grad_bias, grad_addend) of ``normalize`` with constant statistics (evaluation)."""
     kernel = select(FAMILY, "normalize_backward", grad_output, x, mean, inverse_std, weight, output, needs_grad_addend)
     return kernel(grad_output, x, mean, inverse_std, weight, output, needs_grad_addend)  # type: ignore[no-any-return]
 
 
-def cost(kernel: str, shape: tuple[int, ...], *, relu: bool = False, addend: bool = False, itemsize: int = 4) -> tuple[int, int]:
+def cost(
+    kernel: str, shape: tuple[int, ...], *, relu: bool = False, addend: bool = False, itemsize: int = 4
+) -> tuple[int, int]:
     """(floating-point operations, bytes that must move) of one call on arrays of ``shape``."""
     size = 1
     for length in shape:

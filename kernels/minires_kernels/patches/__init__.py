@@ -32,7 +32,7 @@ def im2col(x: Array, window: Window) -> Array:
 
 
 def col2im(columns: Array, shape: tuple[int, int, int, int], window: Window) -> Array:
-    """The adjoint of im2col: ``columns`` (N, C * KH * KW, OH * OW) summed back into an image of ``shape`` (N, C, H, W)."""
+    """The adjoint of im2col: ``columns`` (N, C * KH * KW, OH * OW) summed back into an image (N, C, H, W)."""
     return select(FAMILY, "col2im", columns, shape, window)(columns, shape, window)
 
 

@@ -4,8 +4,10 @@ Contract, for each implementation (positions and ``ceil_mode`` as :meth:`minires
 
 - ``max_pool`` also returns ``argmax`` (int32, like y): the flat index h * W + w of the maximum in its image plane, the
   first one in row order on ties; padding never wins; a NaN wins. ``max_pool_backward`` adds each grad_output there.
-- ``avg_pool`` divides by the number of taps of the window that lie in the padded image (``count_include_pad``) or in the
-  image itself; ``ceil_mode`` windows that stick out of the padded image don't count what sticks out. That is PyTorch's rule.
+  A window all of whose taps lie in the padding (a dilated one can) gives -inf and argmax -1, and passes no gradient.
+- ``avg_pool`` divides by the number of taps of the window that lie in the padded image (``count_include_pad``) or in
+  the image itself (0 if there are none); ``ceil_mode`` windows that stick out of the padded image don't count what
+  sticks out. That is PyTorch's rule.
 - x (N, C, H, W) float32 or float64, kept; any strides; new arrays; inputs never written.
 
 Cost: N C OH OW KH KW comparisons or additions; forward reads x and writes y, backward the reverse.

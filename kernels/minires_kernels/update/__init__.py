@@ -2,7 +2,8 @@
 
 This is the one family whose kernel writes its arguments: parameter and velocity are the optimizer's own.
 
-Contract, for each implementation, with g = grad + weight_decay * parameter (L2 penalty, coupled, as in both ResNet papers):
+Contract, for each implementation, with g = grad + weight_decay * parameter (L2 penalty, coupled, as both ResNet papers
+have it):
 
 - ``torch`` form: v := momentum v + g;      parameter -= lr v               [nesterov: parameter -= lr (g + momentum v)]
 - ``caffe`` form: v := momentum v + lr g;   parameter -= v                  [nesterov: parameter -= lr g + momentum v]
