@@ -1,1 +1,12 @@
-"""MiniRes."""
+"""MiniRes: a from-scratch deep-learning engine for understanding residual networks.
+
+``import minires`` needs NumPy alone. Numba, CuPy, matplotlib and the rest are imported where they are used.
+"""
+
+from minires import functional, models, nn, optim, tensor
+from minires.function import Function
+from minires.tensor import Parameter, Tensor, no_grad
+from minires_kernels import using
+
+__all__ = ["Function", "Parameter", "Tensor", "functional", "models", "nn", "no_grad", "optim", "tensor", "using"]
+__version__ = "0.1.0"

@@ -1,0 +1,356 @@
+"""The Functions behind Tensor's operators and methods: elementwise, reductions, shapes, matrix product.
+
+The rule of placement: an operation with an operator or a Tensor method lives here, any other in ``functional/``.
+NumPy broadcasting is allowed in the binary operations; its adjoint, the sum over the broadcast axes, is the visible
+call to :func:`sum_to_shape` in each of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minires.function import Function
+from minires_kernels import activation
+from minires_kernels.arrays import Array, array_module
+
+Axis = int | tuple[int, ...] | None
+
+
+def sum_to_shape(grad: Array, shape: tuple[int, ...]) -> Array:
+    """``grad`` summed over the axes along which an array of ``shape`` was broadcast: the adjoint of broadcasting."""
+    if grad.shape == shape:
+        return grad
+    extra = grad.ndim - len(shape)
+    stretched = tuple(i + extra for i, length in enumerate(shape) if length == 1 and grad.shape[i + extra] != 1)
+    return grad.sum((*range(extra), *stretched), keepdims=True).reshape(shape)
+
+
+def expand_reduced(reduced: Array, shape: tuple[int, ...], axis: Axis) -> Array:
+    """``reduced``, a reduction over ``axis`` of an array of ``shape``, with the lost axes put back as 1s."""
+    chosen = range(len(shape)) if axis is None else (axis if isinstance(axis, tuple) else (axis,))
+    axes = [a % len(shape) for a in chosen]
+    return reduced.reshape([1 if i in axes else length for i, length in enumerate(shape)])
+
+
+class Add(Function):
+    """x + y. The gradient passes through unchanged, to both: at a skip connection it *splits* here."""
+
+    def forward(self, x: Array, y: Array) -> Array:
+        self._shapes = x.shape, y.shape
+        return activation.add(x, y) if x.shape == y.shape and x.dtype.kind == "f" else x + y
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        return tuple(
+            sum_to_shape(grad_output, shape) if needed else None
+            for shape, needed in zip(self._shapes, self.needs_input_grad, strict=True)
+        )
+
+
+class Sub(Function):
+    """x - y."""
+
+    def forward(self, x: Array, y: Array) -> Array:
+        self._shapes = x.shape, y.shape
+        return x - y
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        needs_x, needs_y = self.needs_input_grad
+        return (
+            sum_to_shape(grad_output, self._shapes[0]) if needs_x else None,
+            sum_to_shape(-grad_output, self._shapes[1]) if needs_y else None,
+        )
+
+
+class Mul(Function):
+    """x y, elementwise: d(xy) = y dx + x dy."""
+
+    def forward(self, x: Array, y: Array) -> Array:
+        self.save_for_backward(x=x, y=y)
+        return x * y
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        x, y = self.saved.x, self.saved.y
+        needs_x, needs_y = self.needs_input_grad
+        return (
+            sum_to_shape(grad_output * y, x.shape) if needs_x else None,
+            sum_to_shape(grad_output * x, y.shape) if needs_y else None,
+        )
+
+
+class Div(Function):
+    """x / y, elementwise: d(x/y) = dx / y - (x / y) dy / y."""
+
+    def forward(self, x: Array, y: Array) -> Array:
+        quotient = x / y
+        self.save_for_backward(x=x, y=y, quotient=quotient)
+        return quotient
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        x, y, quotient = self.saved.x, self.saved.y, self.saved.quotient
+        needs_x, needs_y = self.needs_input_grad
+        grad_numerator = grad_output / y
+        return (
+            sum_to_shape(grad_numerator, x.shape) if needs_x else None,
+            sum_to_shape(-grad_numerator * quotient, y.shape) if needs_y else None,
+        )
+
+
+class Pow(Function):
+    """x ** y, elementwise: d(x^y) = y x^(y-1) dx + log(x) x^y dy; the exponent's gradient at x = 0 is 0 for y > 0."""
+
+    def forward(self, x: Array, y: Array) -> Array:
+        power = x**y
+        self.save_for_backward(x=x, y=y, power=power)
+        return power
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        x, y, power = self.saved.x, self.saved.y, self.saved.power
+        xp = array_module(x)
+        needs_x, needs_y = self.needs_input_grad
+        grad_x = grad_y = None
+        if needs_x:
+            # x ** (y - 1) is infinite at x = 0 when y = 0, where the slope is 0
+            slope = xp.where(y == 0, 0, y * x ** xp.where(y == 0, 1, y - 1)).astype(power.dtype)
+            grad_x = sum_to_shape(grad_output * slope, x.shape)
+        if needs_y:
+            logarithm = xp.log(xp.where((x == 0) & (y > 0), 1, x)).astype(power.dtype)
+            grad_y = sum_to_shape(grad_output * power * logarithm, y.shape)
+        return grad_x, grad_y
+
+
+class MatMul(Function):
+    """x @ y for matrices and, as in NumPy, stacks of matrices and vectors: dX = dY B^T, dB = A^T dY."""
+
+    def forward(self, x: Array, y: Array) -> Array:
+        self.save_for_backward(x=x, y=y)
+        return x @ y
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        x, y = self.saved.x, self.saved.y
+        rows = x[None, :] if x.ndim == 1 else x  # (..., I, K)
+        columns = y[:, None] if y.ndim == 1 else y  # (..., K, J)
+        grad = grad_output[..., None] if y.ndim == 1 else grad_output
+        grad = grad[..., None, :] if x.ndim == 1 else grad  # (..., I, J)
+        needs_x, needs_y = self.needs_input_grad
+        return (
+            sum_to_shape(grad @ columns.swapaxes(-1, -2), rows.shape).reshape(x.shape) if needs_x else None,
+            sum_to_shape(rows.swapaxes(-1, -2) @ grad, columns.shape).reshape(y.shape) if needs_y else None,
+        )
+
+
+class Neg(Function):
+    """-x."""
+
+    def forward(self, x: Array) -> Array:
+        return -x
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        return (-grad_output,)
+
+
+class Abs(Function):
+    """|x|; the slope at 0 is taken to be 0."""
+
+    def forward(self, x: Array) -> Array:
+        self.save_for_backward(x=x)
+        return abs(x)
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        x = self.saved.x
+        return (grad_output * array_module(x).sign(x),)
+
+
+class Exp(Function):
+    """e^x, its own derivative."""
+
+    def forward(self, x: Array) -> Array:
+        exponential = array_module(x).exp(x)
+        self.save_for_backward(exponential=exponential)
+        return exponential
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        return (grad_output * self.saved.exponential,)
+
+
+class Log(Function):
+    """The natural logarithm: d log x = dx / x."""
+
+    def forward(self, x: Array) -> Array:
+        self.save_for_backward(x=x)
+        return array_module(x).log(x)
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        return (grad_output / self.saved.x,)
+
+
+class Sqrt(Function):
+    """The square root: d sqrt(x) = dx / (2 sqrt(x))."""
+
+    def forward(self, x: Array) -> Array:
+        root = array_module(x).sqrt(x)
+        self.save_for_backward(root=root)
+        return root
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        return (grad_output / (2 * self.saved.root),)
+
+
+class Clip(Function):
+    """min(max(x, lower), upper); the gradient passes where lower <= x <= upper."""
+
+    def __init__(self, lower: float | None, upper: float | None) -> None:
+        self.lower, self.upper = lower, upper
+
+    def forward(self, x: Array) -> Array:
+        self.save_for_backward(x=x)
+        return x.clip(self.lower, self.upper)
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        x = self.saved.x
+        inside = array_module(x).ones(x.shape, bool)
+        if self.lower is not None:
+            inside &= x >= self.lower
+        if self.upper is not None:
+            inside &= x <= self.upper
+        return (grad_output * inside,)
+
+
+class Sum(Function):
+    """The sum over ``axis``: each summand gets the whole gradient."""
+
+    def __init__(self, axis: Axis, keepdims: bool) -> None:
+        self.axis, self.keepdims = axis, keepdims
+
+    def forward(self, x: Array) -> Array:
+        self._shape = x.shape
+        return x.sum(self.axis, keepdims=self.keepdims)
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        xp = array_module(grad_output)
+        return (xp.broadcast_to(expand_reduced(grad_output, self._shape, self.axis), self._shape).copy(),)
+
+
+class Mean(Function):
+    """The mean over ``axis``: each of the m numbers gets 1/m of the gradient."""
+
+    def __init__(self, axis: Axis, keepdims: bool) -> None:
+        self.axis, self.keepdims = axis, keepdims
+
+    def forward(self, x: Array) -> Array:
+        self._shape = x.shape
+        return x.mean(self.axis, keepdims=self.keepdims)
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        xp = array_module(grad_output)
+        count = _size(self._shape) // max(grad_output.size, 1)
+        share = expand_reduced(grad_output / count, self._shape, self.axis)
+        return (xp.broadcast_to(share, self._shape).copy(),)
+
+
+class Var(Function):
+    """The variance over ``axis``, sum (x - mean)^2 / (m - correction): dx = 2 (x - mean) / (m - correction)."""
+
+    def __init__(self, axis: Axis, correction: int, keepdims: bool) -> None:
+        self.axis, self.correction, self.keepdims = axis, correction, keepdims
+
+    def forward(self, x: Array) -> Array:
+        deviation = x - x.mean(self.axis, keepdims=True)
+        self.save_for_backward(deviation=deviation)
+        return x.var(self.axis, ddof=self.correction, keepdims=self.keepdims)
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        deviation = self.saved.deviation
+        count = deviation.size // max(grad_output.size, 1) - self.correction
+        return (expand_reduced(grad_output * (2 / count), deviation.shape, self.axis) * deviation,)
+
+
+class Max(Function):
+    """The maximum over one axis, or over all; the first of equal maxima gets the gradient, as in max pooling."""
+
+    def __init__(self, axis: int | None, keepdims: bool) -> None:
+        self.axis, self.keepdims = axis, keepdims
+
+    def forward(self, x: Array) -> Array:
+        self._shape = x.shape
+        self.save_for_backward(argmax=x.argmax(self.axis))
+        return x.max(self.axis, keepdims=self.keepdims)
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        xp = array_module(grad_output)
+        grad_x = xp.zeros(self._shape, grad_output.dtype)
+        if self.axis is None:
+            grad_x.reshape(-1)[self.saved.argmax] = grad_output.reshape(())
+        else:
+            index = expand_reduced(self.saved.argmax, self._shape, self.axis)
+            xp.put_along_axis(grad_x, index, expand_reduced(grad_output, self._shape, self.axis), self.axis)
+        return (grad_x,)
+
+
+class Reshape(Function):
+    """The same numbers, in row order, in another shape."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def forward(self, x: Array) -> Array:
+        self._shape = x.shape
+        return x.reshape(self.shape)
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        return (grad_output.reshape(self._shape),)
+
+
+class Permute(Function):
+    """The axes in another order."""
+
+    def __init__(self, axes: tuple[int, ...]) -> None:
+        self.axes = axes
+
+    def forward(self, x: Array) -> Array:
+        return x.transpose(self.axes)
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        inverse = sorted(range(len(self.axes)), key=lambda i: self.axes[i] % len(self.axes))
+        return (grad_output.transpose(inverse),)
+
+
+class Index(Function):
+    """x[index]; an element that was picked several times gets the sum of their gradients."""
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+
+    def forward(self, x: Array) -> Array:
+        self._shape = x.shape
+        return x[self.index].copy()
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        xp = array_module(grad_output)
+        grad_x = xp.zeros(self._shape, grad_output.dtype)
+        parts = self.index if isinstance(self.index, tuple) else (self.index,)
+        if all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts):
+            grad_x[self.index] = grad_output  # no element can be picked twice
+        else:
+            xp.add.at(grad_x, self.index, grad_output)
+        return (grad_x,)
+
+
+class Cast(Function):
+    """x in another floating-point type; the gradient is cast back."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+
+    def forward(self, x: Array) -> Array:
+        self._dtype = x.dtype
+        return x.astype(self.dtype)
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        return (grad_output.astype(self._dtype),)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size

@@ -1,0 +1,88 @@
+"""Convolution in two dimensions.
+
+Sources: output size, Dumoulin and Visin 2016; unrolling into a matrix product, Chellapilla, Puri and Simard 2006.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minires.function import Function
+from minires.functional.checks import require_tensor, shapes
+from minires.tensor import Tensor, apply
+from minires_kernels import Window, convolution
+from minires_kernels.arrays import Array
+
+
+class Conv2d(Function):
+    """y = weight * x + bias, where * slides the weight over x without flipping it (cross-correlation).
+
+    Laid out as matrices, per image and group: Y = M X, with M (O, K) the weight, X (K, L) the columns of windows
+    (im2col), K = C/G KH KW, L = OH OW. So the backward pass is dX = M^T dY, put back onto the image by col2im, the
+    adjoint of im2col; dM = dY X^T, summed over images; and dbias = dY summed over images and positions.
+    """
+
+    def __init__(self, window: Window, groups: int) -> None:
+        self.window, self.groups = window, groups
+
+    def forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        self.save_for_backward(x=x, weight=weight)
+        y = convolution.forward(x, weight, self.window, self.groups)  # (N, O, OH, OW)
+        return y if bias is None else y + bias[:, None, None]
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        x, weight = self.saved.x, self.saved.weight
+        needs_x, needs_weight, needs_bias = self.needs_input_grad
+        grad_x = grad_weight = grad_bias = None
+        if needs_x:
+            grad_x = convolution.grad_input(grad_output, weight, x.shape, self.window, self.groups)
+        if needs_weight:
+            grad_weight = convolution.grad_weight(grad_output, x, self.window, self.groups)
+        if needs_bias:
+            grad_bias = grad_output.sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Slide ``weight`` over ``x``: (N, C, H, W), (O, C/groups, KH, KW) -> (N, O, OH, OW).
+
+    It is the cross-correlation that the field calls convolution: the kernel isn't flipped. OH = floor((H + 2 padding -
+    dilation (KH - 1) - 1) / stride) + 1, OW likewise. ``bias`` (O,) is added to each output channel. stride, padding
+    and dilation are integers or (vertical, horizontal) pairs; output channel o sees the C/groups input channels of
+    group o // (O/groups).
+
+    Raises TypeError for arguments that aren't tensors or mix dtypes; ValueError when channels, groups and bias don't
+    fit each other or the window doesn't fit into the padded image.
+    """
+    require_tensor("conv2d", "x", x, ndim=4)
+    require_tensor("conv2d", "weight", weight, ndim=4)
+    C, (O, group_channels, *kernel_size) = x.shape[1], weight.shape
+    if groups < 1 or C % groups or O % groups:
+        raise ValueError(
+            f"conv2d: groups must be a positive divisor of the input and output channels, got groups = {groups} with "
+            f"C = {C} and O = {O}; {shapes(x=x, weight=weight)}"
+        )
+    if group_channels != C // groups:
+        raise ValueError(
+            f"conv2d: weight has {group_channels} input channels per group, but x has C = {C} with groups = {groups}; "
+            f"{shapes(x=x, weight=weight)}; weight must be (O, {C // groups}, KH, KW)"
+        )
+    if bias is not None:
+        require_tensor("conv2d", "bias", bias)
+        if bias.shape != (O,):
+            raise ValueError(
+                f"conv2d: bias must have shape ({O},), one number per output channel; "
+                f"{shapes(x=x, weight=weight, bias=bias)}"
+            )
+    window = Window.of(kernel_size, stride=stride, padding=padding, dilation=dilation, op="conv2d")
+    window.output_size(*x.shape[2:], op="conv2d")  # raises when the window doesn't fit
+    return apply(Conv2d(window, groups), x, weight, bias)

@@ -1,0 +1,41 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minires.function import Function
+from minires.functional.checks import require_tensor
+from minires.tensor import Tensor, apply
+from minires_kernels.arrays import Array, array_module
+
+
+class Dropout(Function):
+    """x times a random mask of 0 and 1 / (1 - p), so that the expectation stays x: dx = mask g."""
+
+    def __init__(self, p: float, rng: np.random.Generator) -> None:
+        self.p, self._rng = p, rng
+
+    def forward(self, x: Array) -> Array:
+        xp = array_module(x)
+        scale = x.dtype.type(1 / (1 - self.p)) if self.p < 1 else x.dtype.type(0)
+        mask = xp.asarray(self._rng.random(x.shape, np.float32) >= self.p).astype(x.dtype) * scale
+        self.save_for_backward(mask=mask)
+        return x * mask
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        return (grad_output * self.saved.mask,)
+
+
+def dropout(x: Tensor, p: float, *, training: bool, rng: np.random.Generator) -> Tensor:
+    """In training: each element zeroed with probability ``p``, the others multiplied by 1 / (1 - p). Else ``x`` itself.
+
+    ``rng`` draws the mask. (Srivastava et al. 2014, in the form that leaves evaluation alone.) Raises ValueError unless
+    0 <= p <= 1, TypeError when ``rng`` is no ``numpy.random.Generator``.
+    """
+    require_tensor("dropout", "x", x)
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p must be a probability, 0 <= p <= 1, got {p}")
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"dropout: rng must be a numpy.random.Generator, got {type(rng).__name__}")
+    return apply(Dropout(p, rng), x) if training and p > 0 else x

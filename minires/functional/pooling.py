@@ -1,0 +1,145 @@
+"""Pooling: the maximum or the mean of windows, and the mean of a grid of regions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minires.function import Function
+from minires.functional.checks import require_tensor, shapes
+from minires.tensor import Tensor, apply
+from minires_kernels import Window, pooling
+from minires_kernels.arrays import Array, array_module
+from minires_kernels.window import Pair, as_pair
+
+
+class MaxPool2d(Function):
+    """The maximum of each window; the pixel that won (the first of equals) gets the gradient."""
+
+    def __init__(self, window: Window, ceil_mode: bool) -> None:
+        self.window, self.ceil_mode = window, ceil_mode
+
+    def forward(self, x: Array) -> Array:
+        self._shape = x.shape
+        output, argmax = pooling.max_pool(x, self.window, self.ceil_mode)  # (N, C, OH, OW), twice
+        self.save_for_backward(argmax=argmax)
+        return output
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        return (pooling.max_pool_backward(grad_output, self.saved.argmax, self._shape),)
+
+
+class AvgPool2d(Function):
+    """The mean of each window, a linear map; its adjoint shares each gradient equally among the window's taps."""
+
+    def __init__(self, window: Window, ceil_mode: bool, count_include_pad: bool) -> None:
+        self.window, self.ceil_mode, self.count_include_pad = window, ceil_mode, count_include_pad
+
+    def forward(self, x: Array) -> Array:
+        self._shape = x.shape
+        return pooling.avg_pool(x, self.window, self.ceil_mode, self.count_include_pad)
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        options = self.window, self.ceil_mode, self.count_include_pad
+        return (pooling.avg_pool_backward(grad_output, self._shape, *options),)
+
+
+class AdaptiveAvgPool2d(Function):
+    """The means of a grid of OH x OW regions that cover the image; row oh spans floor(oh H/OH) to ceil((oh+1) H/OH)."""
+
+    def __init__(self, output_size: Pair) -> None:
+        self.output_size = output_size
+
+    def _regions(self, H: int, W: int) -> list[tuple[int, int, slice, slice]]:
+        OH, OW = self.output_size
+        return [
+            (oh, ow, slice(oh * H // OH, -(-(oh + 1) * H // OH)), slice(ow * W // OW, -(-(ow + 1) * W // OW)))
+            for oh in range(OH)
+            for ow in range(OW)
+        ]
+
+    def forward(self, x: Array) -> Array:
+        self._like = x.shape, x.dtype, x.transpose(0, 2, 3, 1).flags.c_contiguous
+        N, C, H, W = x.shape
+        output = array_module(x).empty((N, C, *self.output_size), x.dtype)
+        for oh, ow, rows, columns in self._regions(H, W):
+            output[:, :, oh, ow] = x[:, :, rows, columns].mean((2, 3))
+        return output
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        (N, C, H, W), dtype, is_channels_last = self._like
+        xp = array_module(grad_output)
+        grad_x = (  # in x's own layout, so that the layer below needn't convert it
+            xp.zeros((N, H, W, C), dtype).transpose(0, 3, 1, 2) if is_channels_last else xp.zeros((N, C, H, W), dtype)
+        )
+        for oh, ow, rows, columns in self._regions(H, W):
+            region = grad_x[:, :, rows, columns]
+            region += (grad_output[:, :, oh, ow] / (region.shape[2] * region.shape[3]))[:, :, None, None]
+        return (grad_x,)
+
+
+def max_pool2d(
+    x: Tensor,
+    kernel_size: int | Sequence[int],
+    *,
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The largest number of each window: (N, C, H, W) -> (N, C, OH, OW); stride defaults to kernel_size.
+
+    Padding never wins. Sizes are those of :func:`minires.functional.conv2d`, rounded up with ``ceil_mode``. Raises
+    TypeError for a non-tensor, ValueError for a window that doesn't fit or padding over half the kernel size.
+    """
+    window = _window("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)
+    return apply(MaxPool2d(window, ceil_mode), x)
+
+
+def avg_pool2d(
+    x: Tensor,
+    kernel_size: int | Sequence[int],
+    *,
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean of each window: (N, C, H, W) -> (N, C, OH, OW); stride defaults to kernel_size.
+
+    Padded zeros count in the mean unless ``count_include_pad`` is False. Sizes and errors as :func:`max_pool2d`.
+    """
+    window = _window("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
+    return apply(AvgPool2d(window, ceil_mode, count_include_pad), x)
+
+
+def adaptive_avg_pool2d(x: Tensor, output_size: int | Sequence[int]) -> Tensor:
+    """The means of a grid of regions: (N, C, H, W) -> (N, C, OH, OW) with (OH, OW) = ``output_size``.
+
+    ``output_size`` 1 is global average pooling, the head of every residual net. Raises TypeError for a non-tensor,
+    ValueError for an empty image or an output size below 1.
+    """
+    require_tensor("adaptive_avg_pool2d", "x", x, ndim=4)
+    if 0 in x.shape[2:]:
+        raise ValueError(f"adaptive_avg_pool2d: the image must not be empty; {shapes(x=x)}")
+    return apply(AdaptiveAvgPool2d(as_pair(output_size, "output_size", least=1, op="adaptive_avg_pool2d")), x)
+
+
+def _window(
+    op: str,
+    x: Tensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    ceil_mode: bool,
+) -> Window:
+    require_tensor(op, "x", x, ndim=4)
+    stride = kernel_size if stride is None else stride
+    window = Window.of(kernel_size, stride=stride, padding=padding, dilation=dilation, op=op)
+    if any(2 * padded > size for padded, size in zip(window.padding, window.size, strict=True)):
+        raise ValueError(
+            f"{op}: padding must be at most half the kernel size, or a window could lie in the padding alone; "
+            f"got padding {window.padding}, kernel_size {window.size}; {shapes(x=x)}"
+        )
+    window.output_size(*x.shape[2:], ceil_mode=ceil_mode, op=op)  # raises when the window doesn't fit
+    return window

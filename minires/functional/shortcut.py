@@ -1,0 +1,53 @@
+"""The parameter-free shortcut of residual nets where dimensions change."""
+
+from __future__ import annotations
+
+from minires.function import Function
+from minires.functional.checks import require_tensor, shapes
+from minires.tensor import Tensor, apply
+from minires_kernels.arrays import Array, array_module
+
+
+class SubsampleAndPad(Function):
+    """Every stride-th pixel, and zeros for the channels that x doesn't have. Its adjoint puts the pixels back."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        self.channels, self.stride = channels, stride
+
+    def forward(self, x: Array) -> Array:
+        self._shape = x.shape
+        return _put(x[:, :, :: self.stride, :: self.stride], self.channels, x.dtype)
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        N, C, H, W = self._shape
+        grad_x = _channels_last_zeros(array_module(grad_output), (N, C, H, W), grad_output.dtype)
+        grad_x[:, :, :: self.stride, :: self.stride] = grad_output[:, :C]
+        return (grad_x,)
+
+
+def subsample_and_pad(x: Tensor, channels: int, stride: int = 1) -> Tensor:
+    """He et al. 2015, section 3.3, option A: (N, C, H, W) -> (N, channels, ceil(H/stride), ceil(W/stride)).
+
+    Takes the pixels ``x[:, :, ::stride, ::stride]`` and appends channels - C channels of zeros, behind x's own (the
+    paper says "extra zero entries" and not where). Raises ValueError when ``channels`` is below C or stride below 1.
+    """
+    require_tensor("subsample_and_pad", "x", x, ndim=4)
+    if channels < x.shape[1] or stride < 1:
+        raise ValueError(
+            f"subsample_and_pad: channels must be at least C = {x.shape[1]} and stride at least 1, "
+            f"got channels = {channels}, stride = {stride}; {shapes(x=x)}"
+        )
+    return apply(SubsampleAndPad(channels, stride), x)
+
+
+def _put(x: Array, channels: int, dtype: object) -> Array:
+    N, C, H, W = x.shape
+    output = _channels_last_zeros(array_module(x), (N, channels, H, W), dtype)
+    output[:, :C] = x
+    return output
+
+
+def _channels_last_zeros(xp: object, shape: tuple[int, int, int, int], dtype: object) -> Array:
+    """Zeros in the layout that the CPU convolutions work in, so that nothing around a shortcut needs converting."""
+    N, C, H, W = shape
+    return xp.zeros((N, H, W, C), dtype).transpose(0, 3, 1, 2)  # type: ignore[attr-defined]

@@ -1,0 +1,190 @@
+"""Module: a layer, a block or a net; a tree whose leaves are parameters and state.
+
+A plain Python class. What an attribute is follows from its type: a Parameter is learned, an array is state (running
+statistics), a Module is a child, a list or tuple of Modules is children, everything else is configuration. The order is
+the order of definition. There is no registration, no ``super().__init__()`` to forget.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from minires.tensor import Parameter, Tensor, watching
+from minires_kernels.arrays import Array, array_module, to_cpu, to_gpu
+
+
+class Module:
+    """Subclass it: set attributes in ``__init__``, write ``forward``; call the instance like a function.
+
+    ``training`` says whether it trains (batch norm, dropout); :meth:`train` and :meth:`eval` set it for the whole tree.
+    """
+
+    training: bool = True
+
+    forward: Callable[..., Any]
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """What ``forward`` computes; a tape that records learns which module was at work."""
+        watcher = watching()
+        if watcher is None:
+            return self.forward(*inputs, **options)
+        watcher.enter(self)  # a tape names what happens inside by the module's path
+        try:
+            return self.forward(*inputs, **options)
+        finally:
+            watcher.leave(self)
+
+    # ---------------------------------------------------------------- the tree
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """(name, module) of each direct child; the members of a list are named ``list.0``, ``list.1``, ..."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, (list, tuple)):
+                yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, Module))
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(path, module) of this module and all below it, parents first; the path of this one is ``prefix``."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it, parents first."""
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(path, parameter) of all parameters, each once, in order of definition."""
+        seen: set[int] = set()
+        for path, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield (f"{path}.{name}" if path else name), value
+
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters, each once, in order of definition."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Array]]:
+        """(path, array) of all state: arrays that aren't learned, such as running statistics."""
+        for path, module in self.named_modules():
+            for name, value in vars(module).items():
+                if _is_array(value):
+                    yield (f"{path}.{name}" if path else name), value
+
+    # ---------------------------------------------------------------- modes
+
+    def train(self, training: bool = True) -> Module:
+        """Set ``training`` for this module and all below it. Returns the module."""
+        for module in self.modules():
+            module.training = training
+        return self
+
+    def eval(self) -> Module:
+        """Evaluation mode: :meth:`train` with False. Returns the module."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def astype(self, dtype: Any) -> Module:
+        """Convert all floating-point parameters and state to ``dtype``, in place. Returns the module."""
+        return self._convert(lambda array: array.astype(dtype) if array.dtype.kind == "f" else array)
+
+    def to(self, device: str) -> Module:
+        """Move all parameters and state to ``"cpu"`` or ``"cuda"``, in place. Returns the module."""
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f"to: device must be 'cpu' or 'cuda', got {device!r}")
+        return self._convert(to_cpu if device == "cpu" else to_gpu)
+
+    def _convert(self, convert: Any) -> Module:
+        for module in self.modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter):
+                    value.data, value.grad = convert(value.data), None
+                elif _is_array(value):
+                    setattr(module, name, convert(value))
+        return self
+
+    # ---------------------------------------------------------------- state
+
+    def state_dict(self) -> dict[str, Array]:
+        """Path -> array, a copy of every parameter and all state, with torchvision's names for torchvision's nets."""
+        state: dict[str, Array] = {}
+        for path, module in self.named_modules():
+            for name, value in vars(module).items():
+                array = value.data if isinstance(value, Parameter) else value
+                if _is_array(array):
+                    state[f"{path}.{name}" if path else name] = array.copy()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
+        """Copy ``state`` (path -> array) into this module's parameters and state, cast to their dtypes.
+
+        Everything is checked before anything is written. Raises ValueError that lists all missing and unexpected names
+        (unless ``strict`` is False), each unexpected one with the nearest name that the module has, and all wrong
+        shapes (always).
+        """
+        own = dict(self._own_arrays())
+        missing = [name for name in own if name not in state]
+        unexpected = [name for name in state if name not in own]
+        wrong = [
+            f"{name}: {np.shape(state[name])} instead of {array.shape}"
+            for name, array in own.items()
+            if name in state and np.shape(state[name]) != array.shape
+        ]
+        problems = []
+        if strict and missing:
+            problems.append(f"missing: {', '.join(missing)}")
+        if strict and unexpected:
+            problems.append("unexpected: " + ", ".join(name + _hint(name, missing or list(own)) for name in unexpected))
+        if wrong:
+            problems.append("wrong shape: " + ", ".join(wrong))
+        if problems:
+            raise ValueError(f"load_state_dict: {type(self).__name__} doesn't fit; {'; '.join(problems)}")
+        for name, array in own.items():
+            if name in state:
+                array[...] = array_module(array).asarray(state[name])
+
+    def _own_arrays(self) -> Iterator[tuple[str, Array]]:
+        yield from ((name, parameter.data) for name, parameter in self.named_parameters())
+        yield from self.named_buffers()
+
+    # ---------------------------------------------------------------- text
+
+    def configuration(self) -> str:
+        """What stands in the parentheses of its repr: the settings that aren't arrays, parameters or children."""
+        plain = (bool, int, float, str, tuple)
+        return ", ".join(
+            f"{name}={value!r}"
+            for name, value in vars(self).items()
+            if name != "training" and name[0] != "_" and isinstance(value, plain) and not _holds_modules(value)
+        )
+
+    def __repr__(self) -> str:
+        children = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.named_children()]
+        body = "\n" + "\n".join(children) + "\n" if children else self.configuration()
+        return f"{type(self).__name__}({body})"
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or (
+        hasattr(value, "__cuda_array_interface__") and not isinstance(value, Tensor)
+    )
+
+
+def _holds_modules(value: Any) -> bool:
+    return isinstance(value, tuple) and any(isinstance(item, Module) for item in value)
+
+
+def _hint(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,118 @@
+"""Stochastic gradient descent with momentum and weight decay, as both residual-net papers train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from minires.tensor import Parameter
+from minires_kernels import update
+from minires_kernels.arrays import Array, array_module
+
+Form = Literal["torch", "caffe"]
+
+
+class SGD:
+    """Gradient descent with momentum, L2 weight decay and, if asked, Nesterov's look-ahead.
+
+    ``parameters``: Parameters, or groups of them: dictionaries with the key ``"parameters"`` and any of ``lr``,
+    ``momentum``, ``weight_decay``, ``nesterov`` to override the defaults for that group (as in no decay for batch norm:
+    see :func:`decay_groups`). The groups are in ``self.groups``, where a schedule changes ``lr``.
+
+    ``form`` "torch": v := momentum v + g, parameter -= lr v. "caffe", the papers' framework: v := momentum v + lr g,
+    parameter -= v. They differ only when lr changes. g = grad + weight_decay * parameter. The formulas with nesterov
+    are in :mod:`minires_kernels.update`.
+
+    Raises ValueError for negative settings, an unknown form, nesterov without momentum, no parameters at all, or a
+    parameter that comes twice; TypeError for anything that isn't a Parameter.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        *,
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        form: Form = "torch",
+    ) -> None:
+        if form not in ("torch", "caffe"):
+            raise ValueError(f"SGD: form must be 'torch' or 'caffe', got {form!r}")
+        self.form = form
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
+        items = list(parameters)
+        given = items if items and isinstance(items[0], Mapping) else [{"parameters": items}]
+        self.groups: list[dict[str, Any]] = [_checked_group(group, defaults) for group in given]  # type: ignore[arg-type]
+        every = [parameter for group in self.groups for parameter in group["parameters"]]
+        if not every:
+            raise ValueError("SGD: got no parameters; pass module.parameters() or groups of them")
+        if len({id(parameter) for parameter in every}) != len(every):
+            raise ValueError("SGD: a parameter appears twice; each belongs to one group, once")
+        self._velocities: dict[Parameter, Array] = {}
+
+    def step(self) -> None:
+        """Move every parameter that has a gradient, in place. The first step starts from velocity 0."""
+        for group in self.groups:
+            momentum, settings = group["momentum"], (group["lr"], group["momentum"], group["weight_decay"])
+            for parameter in group["parameters"]:
+                if parameter.grad is None:
+                    continue
+                if momentum and parameter not in self._velocities:
+                    self._velocities[parameter] = array_module(parameter.data).zeros_like(parameter.data)
+                velocity = self._velocities[parameter] if momentum else None
+                caffe = self.form == "caffe"
+                update.sgd(parameter.data, parameter.grad, velocity, *settings, group["nesterov"], caffe)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for group in self.groups:
+            for parameter in group["parameters"]:
+                parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """``velocities``: position -> array (copies), and ``groups``: their settings; for checkpoints."""
+        every = [parameter for group in self.groups for parameter in group["parameters"]]
+        velocities = {i: self._velocities[p].copy() for i, p in enumerate(every) if p in self._velocities}
+        settings = [{name: value for name, value in group.items() if name != "parameters"} for group in self.groups]
+        return {"velocities": velocities, "groups": settings}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave. Raises ValueError, before any change, when it doesn't fit."""
+        every = [parameter for group in self.groups for parameter in group["parameters"]]
+        if len(state["groups"]) != len(self.groups):
+            raise ValueError(f"SGD: the state has {len(state['groups'])} groups, this optimizer {len(self.groups)}")
+        for position, velocity in state["velocities"].items():
+            if not 0 <= int(position) < len(every) or velocity.shape != every[int(position)].shape:
+                raise ValueError(f"SGD: velocity {position} {velocity.shape} fits no parameter of this optimizer")
+        self._velocities = {every[int(i)]: velocity.copy() for i, velocity in state["velocities"].items()}
+        for group, settings in zip(self.groups, state["groups"], strict=True):
+            group.update(settings)
+
+
+def decay_groups(named_parameters: Iterable[tuple[str, Parameter]], weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups for :class:`SGD`: weights (two axes and more) with ``weight_decay``; gamma, beta and biases without.
+
+    The papers don't say what they decay; their authors' later code decays the weights only (Goyal et al. 2017).
+    """
+    weights: list[Parameter] = []
+    others: list[Parameter] = []
+    for _, parameter in named_parameters:
+        (weights if parameter.ndim >= 2 else others).append(parameter)
+    return [{"parameters": weights, "weight_decay": weight_decay}, {"parameters": others, "weight_decay": 0.0}]
+
+
+def _checked_group(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = set(group) - {"parameters", *defaults}
+    if unknown or "parameters" not in group:
+        raise ValueError(f"SGD: a group has 'parameters' and any of {', '.join(defaults)}, got {', '.join(group)}")
+    merged = {**defaults, **group, "parameters": list(group["parameters"])}
+    for parameter in merged["parameters"]:
+        if not isinstance(parameter, Parameter):
+            raise TypeError(f"SGD: expected Parameters, got {type(parameter).__name__}; pass module.parameters()")
+    if min(merged["lr"], merged["momentum"], merged["weight_decay"]) < 0:
+        raise ValueError(f"SGD: lr, momentum and weight_decay must not be negative, got {merged['lr']}, "
+                         f"{merged['momentum']}, {merged['weight_decay']}")  # fmt: skip
+    if merged["nesterov"] and not merged["momentum"]:
+        raise ValueError("SGD: nesterov needs momentum > 0")
+    return merged

@@ -1,0 +1,588 @@
+"""Tensor: an array, its gradient and the Function that made it; ``apply``, which builds the graph; backward.
+
+This file alone builds graphs. A graph is bipartite: ``tensor.creator`` is the Function that made the tensor,
+``function.inputs`` are the tensors that it was made of. Nothing points from a Function to its output, so there are no
+reference cycles: a graph lives as long as its last tensor and dies with it, by reference counting alone.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import numpy as np
+
+from minires import algebra
+from minires.algebra import Axis
+from minires.function import Function
+from minires_kernels import activation, forced
+from minires_kernels.arrays import Array, array_module, device_of, to_cpu
+
+_tracking: ContextVar[bool] = ContextVar("minires.tracking", default=True)
+_watcher: ContextVar[Watcher | None] = ContextVar("minires.watcher", default=None)
+_numbers = itertools.count()
+
+_CORE = ("minires.tensor", "minires.algebra", "minires.functional", "minires.nn")
+"""Where an operation may be applied on somebody's behalf: its origin is the first line outside of these."""
+
+
+class Watcher(Protocol):
+    """What the core reports to while a tape records: see :func:`minires.record`. All arrays are values: don't write."""
+
+    def on_forward(self, function: Function, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
+        """``function`` has computed ``output`` from ``inputs``."""
+
+    def on_contribution(self, tensor: Tensor, consumer: Function | None, slot: int, grad: Array) -> None:
+        """``consumer``, of which ``tensor`` is input ``slot``, has sent it ``grad``: not yet added to the others.
+
+        ``consumer`` is None for the gradient that backward starts from.
+        """
+
+    def on_gradient(self, tensor: Tensor, grad: Array) -> None:
+        """``grad``, the sum of all contributions to ``tensor``, is complete."""
+
+    def on_release(self, function: Function) -> None:
+        """``function`` is about to forget its saved arrays and inputs."""
+
+    def enter(self, module: Any) -> None:
+        """``module`` (of ``minires.nn``) begins its forward pass."""
+
+    def leave(self, module: Any) -> None:
+        """``module`` has ended its forward pass, normally or not."""
+
+
+def watching() -> Watcher | None:
+    """The tape that records in this context, or None."""
+    return _watcher.get()
+
+
+@contextmanager
+def watch(watcher: Watcher) -> Iterator[None]:
+    """Within the block, ``apply`` and ``backward`` report to ``watcher``. People call :func:`minires.record`."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Within the block no graph is built: results don't require gradients and keep nothing for a backward pass."""
+    token = _tracking.set(False)
+    try:
+        yield
+    finally:
+        _tracking.reset(token)
+
+
+def apply(function: Function, *inputs: Tensor | None) -> Tensor:
+    """The result of ``function`` on ``inputs``, as a node of the graph. None stands for an absent input.
+
+    A Function instance is one application: it can be applied once. Raises TypeError for inputs that aren't tensors or
+    whose floating-point types differ (nothing widens silently), RuntimeError for a second application.
+    """
+    watcher = _watcher.get()
+    if function.expand is not None and (watcher is not None or forced() == "reference"):
+        return function.expand(*inputs)
+    if function.number >= 0:
+        raise RuntimeError(
+            f"{function!r} was applied already{function.where()}; an instance is one application: make a new one"
+        )
+    arrays = _arrays(function, inputs)
+    if _tracking.get():
+        function.needs_input_grad = tuple(tensor is not None and tensor.requires_grad for tensor in inputs)
+    else:
+        function.needs_input_grad = (False,) * len(inputs)
+    array = function.forward(*arrays)
+    function.number = next(_numbers)
+    requires_grad = any(function.needs_input_grad)
+    output = Tensor(array if isinstance(array, np.ndarray) else _as_array(array, arrays))
+    if requires_grad or watcher is not None:
+        function.origin = _origin()
+    if requires_grad:
+        output.requires_grad = True
+        output.creator = function
+        function.inputs = inputs
+    if watcher is not None:
+        watcher.on_forward(function, inputs, output)
+    if not requires_grad:
+        function.release()
+    return output
+
+
+def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> list[Array | None]:
+    arrays: list[Array | None] = []
+    dtype = None
+    for position, tensor in enumerate(inputs):
+        if tensor is None:
+            arrays.append(None)
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{type(function).__name__}: input {position} must be a Tensor, got {type(tensor).__name__}; "
+                "wrap it: minires.Tensor(...)"
+            )
+        array = tensor.data
+        arrays.append(array)
+        if array.dtype.kind == "f":
+            if dtype is not None and array.dtype != dtype:
+                listing = ", ".join(f"{t.shape} {t.dtype}" for t in inputs if t is not None)
+                raise TypeError(
+                    f"{type(function).__name__}: inputs have different floating-point types: {listing}; "
+                    "nothing widens silently: convert one with .astype(...)"
+                )
+            dtype = array.dtype
+    return arrays
+
+
+def _as_array(value: Any, arrays: list[Array | None]) -> Array:
+    """A NumPy scalar (the result of a full reduction) as a 0-d array of the inputs' library."""
+    if not isinstance(value, np.generic):
+        return value
+    return np.asarray(value)
+
+
+def _origin() -> tuple[str, int] | None:
+    """(file, line) of the innermost frame that isn't the engine's own core."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_CORE):
+        if frame.f_back is None:
+            return None
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+class Tensor:
+    """An array that remembers how it was made.
+
+    ``data``: a NumPy or CuPy array, or anything that ``numpy.asarray`` takes; Python numbers become float32 (integers
+    stay integers), arrays keep their dtype and aren't copied. ``requires_grad``: whether backward shall compute its
+    gradient; only floating-point tensors can. After backward ``grad`` is an array like ``data``, or None.
+    """
+
+    __slots__ = ("__weakref__", "_retains_grad", "creator", "data", "grad", "requires_grad")
+    __array_ufunc__ = None  # so that `array + tensor` reaches Tensor.__radd__
+
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        if isinstance(data, Tensor):
+            raise TypeError("Tensor: data is a Tensor already; use it as it is, or its .detach()")
+        self.data: Array = data if isinstance(data, np.ndarray) else _import_data(data)
+        if requires_grad and self.data.dtype.kind != "f":
+            raise TypeError(
+                f"Tensor: only floating-point tensors can require a gradient, got {self.data.dtype}; "
+                "use array.astype(numpy.float32)"
+            )
+        self.grad: Array | None = None
+        self.requires_grad = requires_grad
+        self.creator: Function | None = None
+        self._retains_grad = False
+
+    # ---------------------------------------------------------------- what it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of its axes."""
+        return self.data.shape  # type: ignore[no-any-return]
+
+    @property
+    def ndim(self) -> int:
+        """The number of its axes."""
+        return self.data.ndim  # type: ignore[no-any-return]
+
+    @property
+    def size(self) -> int:
+        """The number of its elements."""
+        return self.data.size  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its elements."""
+        return self.data.dtype  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> str:
+        """``"cpu"`` or ``"cuda"``."""
+        return device_of(self.data)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no Function made it: a parameter, an input, a constant."""
+        return self.creator is None
+
+    def item(self) -> float:
+        """Its only element as a Python number. Raises ValueError when it has more than one."""
+        if self.size != 1:
+            raise ValueError(f"item: the tensor must have one element, but its shape is {self.shape}")
+        return self.data.item()  # type: ignore[no-any-return]
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """Its data as a NumPy array; shares memory on the CPU."""
+        return to_cpu(self.data)
+
+    def detach(self) -> Tensor:
+        """A tensor of the same data (shared, not copied) that no gradient passes through."""
+        return Tensor(self.data)
+
+    def __repr__(self) -> str:
+        made = f", {self.creator!r}" if self.creator is not None else ", requires_grad" if self.requires_grad else ""
+        if self.size <= 8:
+            content = np.array2string(to_cpu(self.data), precision=4, separator=", ")
+        elif self.dtype.kind == "f":
+            content = f"mean {float(self.data.mean()):.4g}, std {float(self.data.std()):.4g}"
+        else:
+            content = "..."
+        return f"{type(self).__name__}({content}, {self.shape} {self.dtype}{made})"
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len: a 0-d tensor has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        if self.requires_grad:
+            raise RuntimeError("numpy.asarray: the tensor requires a gradient, which NumPy would lose; use tensor.data")
+        return np.array(to_cpu(self.data), dtype=dtype, copy=copy)
+
+    # ---------------------------------------------------------------- backward
+
+    def retain_grad(self) -> Tensor:
+        """Ask backward to keep this intermediate tensor's gradient in ``grad`` too; leaves keep theirs anyway.
+
+        Returns the tensor itself. Raises RuntimeError when it doesn't require a gradient.
+        """
+        if not self.requires_grad:
+            raise RuntimeError("retain_grad: the tensor doesn't require a gradient; create it with requires_grad=True")
+        self._retains_grad = True
+        return self
+
+    def backward(self, grad: Array | Tensor | None = None, *, retain_graph: bool = False) -> None:
+        """Compute this tensor's gradient with respect to every leaf that requires one, and add it to ``leaf.grad``.
+
+        ``grad``: the upstream gradient, an array like ``data``; may be left out for a tensor of one element, where it
+        is 1. The graph is walked by descending creation number, so that a tensor's gradient is complete (all its
+        consumers came after it) before it is passed on; without recursion, so depth doesn't matter. Saved arrays are
+        freed on the way unless ``retain_graph``. If a Function fails, no ``grad`` has been changed.
+
+        Raises RuntimeError for a tensor without a graph, for one of several elements without ``grad``, for a second
+        backward through a freed graph, and when a Function returns something that isn't its inputs' gradients;
+        ValueError or TypeError when ``grad`` doesn't fit.
+        """
+        upstream = self._upstream(grad)
+        watcher = _watcher.get()
+        finished: list[tuple[Tensor, Array]] = []
+        # Contributions are summed here, per tensor; the heap holds each tensor once, the latest made on top.
+        pending: dict[Tensor, Array] = {self: upstream}
+        heap = [(-self.creator.number, 0, self)] if self.creator else []
+        ticket = itertools.count(1)  # tuples never compare tensors
+        if watcher is not None:
+            watcher.on_contribution(self, None, 0, upstream)
+        while heap:
+            tensor = heapq.heappop(heap)[2]
+            grad_output = pending.pop(tensor)
+            if watcher is not None:
+                watcher.on_gradient(tensor, grad_output)
+            if tensor._retains_grad:
+                finished.append((tensor, grad_output))
+            function = tensor.creator
+            assert function is not None
+            inputs = function.inputs
+            for slot, contribution in enumerate(_gradients(function, grad_output)):
+                if contribution is None:
+                    continue
+                source = inputs[slot]
+                assert source is not None
+                if watcher is not None:
+                    watcher.on_contribution(source, function, slot, contribution)
+                if source in pending:
+                    pending[source] = activation.add(pending[source], contribution)
+                    continue
+                pending[source] = contribution
+                if source.creator is not None:
+                    heapq.heappush(heap, (-source.creator.number, next(ticket), source))
+            if not retain_graph:
+                if watcher is not None:
+                    watcher.on_release(function)
+                function.release()
+        for leaf, total in pending.items():
+            if watcher is not None:
+                watcher.on_gradient(leaf, total)
+            finished.append((leaf, total))
+        _store(finished, upstream)
+
+    def _upstream(self, grad: Array | Tensor | None) -> Array:
+        if not self.requires_grad:
+            raise RuntimeError(
+                "backward: this tensor has no graph; it was made from tensors that don't require a gradient, "
+                "or inside no_grad()"
+            )
+        if grad is None:
+            if self.size != 1:
+                raise RuntimeError(
+                    f"backward: a tensor of shape {self.shape} needs an upstream gradient of that shape: "
+                    "tensor.backward(grad), or reduce it to a scalar first"
+                )
+            return array_module(self.data).ones_like(self.data)
+        array = grad.data if isinstance(grad, Tensor) else grad
+        if not hasattr(array, "dtype") or array.dtype != self.dtype:
+            kind = getattr(array, "dtype", type(array).__name__)
+            raise TypeError(f"backward: the upstream gradient must be an array of {self.dtype}, got {kind}")
+        if array.shape != self.shape:
+            raise ValueError(f"backward: the upstream gradient has shape {array.shape}, but the tensor {self.shape}")
+        return array
+
+    # ---------------------------------------------------------------- operators
+
+    def __add__(self, other: Any) -> Tensor:
+        return apply(algebra.Add(), self, self._operand(other))
+
+    def __radd__(self, other: Any) -> Tensor:
+        return apply(algebra.Add(), self._operand(other), self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return apply(algebra.Sub(), self, self._operand(other))
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return apply(algebra.Sub(), self._operand(other), self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return apply(algebra.Mul(), self, self._operand(other))
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return apply(algebra.Mul(), self._operand(other), self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return apply(algebra.Div(), self, self._operand(other))
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return apply(algebra.Div(), self._operand(other), self)
+
+    def __pow__(self, other: Any) -> Tensor:
+        return apply(algebra.Pow(), self, self._operand(other))
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return apply(algebra.Pow(), self._operand(other), self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return apply(algebra.MatMul(), self, self._operand(other))
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return apply(algebra.MatMul(), self._operand(other), self)
+
+    def __neg__(self) -> Tensor:
+        return apply(algebra.Neg(), self)
+
+    def __abs__(self) -> Tensor:
+        return apply(algebra.Abs(), self)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """``self[index]`` with NumPy's indexing; the result is a copy. A Tensor of integers serves as an index too."""
+        return apply(algebra.Index(_plain_index(index)), self)
+
+    def _operand(self, other: Any) -> Tensor:
+        """``other`` as a tensor: numbers and integer arrays take this tensor's dtype, so they never promote it."""
+        if isinstance(other, Tensor):
+            return other if other.dtype.kind == "f" or self.dtype.kind != "f" else Tensor(other.data.astype(self.dtype))
+        xp = array_module(self.data)
+        if isinstance(other, (bool, int, float, np.generic)):
+            widest = self.dtype if self.dtype.kind == "f" or isinstance(other, (bool, int, np.integer)) else np.float32
+            return Tensor(xp.asarray(other, dtype=widest))
+        if isinstance(other, (np.ndarray, xp.ndarray)):
+            return self._operand(Tensor(other))
+        raise TypeError(f"Tensor arithmetic: expected a Tensor, an array or a number, got {type(other).__name__}")
+
+    # ---------------------------------------------------------------- methods
+
+    def abs(self) -> Tensor:
+        """\\|x\\|, elementwise."""
+        return apply(algebra.Abs(), self)
+
+    def exp(self) -> Tensor:
+        """e^x, elementwise."""
+        return apply(algebra.Exp(), self)
+
+    def log(self) -> Tensor:
+        """The natural logarithm, elementwise."""
+        return apply(algebra.Log(), self)
+
+    def sqrt(self) -> Tensor:
+        """The square root, elementwise."""
+        return apply(algebra.Sqrt(), self)
+
+    def clip(self, lower: float | None = None, upper: float | None = None) -> Tensor:
+        """min(max(x, lower), upper), elementwise; None leaves that side open. Raises ValueError if lower > upper."""
+        if lower is not None and upper is not None and lower > upper:
+            raise ValueError(f"clip: lower must not exceed upper, got lower={lower}, upper={upper}")
+        return apply(algebra.Clip(lower, upper), self)
+
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The sum over ``axis``: an int, a tuple of them, or None for all."""
+        return apply(algebra.Sum(self._axis("sum", axis), keepdims), self)
+
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The mean over ``axis``: an int, a tuple of them, or None for all."""
+        return apply(algebra.Mean(self._axis("mean", axis), keepdims), self)
+
+    def var(self, axis: Axis = None, correction: int = 0, keepdims: bool = False) -> Tensor:
+        """The variance over ``axis``: the sum of squared deviations over (count - ``correction``).
+
+        correction=0 is the biased variance that batch norm normalises with, 1 the unbiased one.
+        """
+        axes = self._axis("var", axis)
+        count = self.size // max(1, np.empty(self.shape, bool).sum(axes).size) if self.size else 0
+        if count <= correction:
+            raise ValueError(f"var: needs more than {correction} numbers along axis {axis}, got shape {self.shape}")
+        return apply(algebra.Var(axes, correction, keepdims), self)
+
+    def max(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """The maximum over one axis, or over all; the first of equal maxima receives the gradient."""
+        return apply(algebra.Max(self._axis("max", axis), keepdims), self)  # type: ignore[arg-type]
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """The same numbers in another shape; one length may be -1. Raises ValueError when the counts differ."""
+        lengths = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else tuple(shape)
+        known = 1
+        for length in lengths:
+            known *= length if length != -1 else 1
+        if lengths.count(-1) > 1 or (-1 in lengths and (not known or self.size % known)):
+            raise ValueError(f"reshape: cannot turn shape {self.shape} into {lengths}")
+        if -1 not in lengths and known != self.size:
+            raise ValueError(f"reshape: shape {self.shape} has {self.size} elements, {lengths} has {known}")
+        return apply(algebra.Reshape(lengths), self)
+
+    def flatten(self, start_axis: int = 0, end_axis: int = -1) -> Tensor:
+        """The axes from ``start_axis`` to ``end_axis`` (inclusive) merged into one."""
+        start, end = (axis % max(self.ndim, 1) for axis in (start_axis, end_axis))
+        if start > end:
+            raise ValueError(f"flatten: start_axis {start_axis} lies behind end_axis {end_axis}; shape {self.shape}")
+        merged = 1
+        for length in self.shape[start : end + 1]:
+            merged *= length
+        return self.reshape((*self.shape[:start], merged, *self.shape[end + 1 :]))
+
+    def permute(self, *axes: Any) -> Tensor:
+        """The axes in another order. Raises ValueError unless each axis is named once."""
+        order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], Sequence) else tuple(axes)
+        if sorted(axis % max(self.ndim, 1) for axis in order) != list(range(self.ndim)):
+            raise ValueError(f"permute: {order} doesn't name each axis of shape {self.shape} once")
+        return apply(algebra.Permute(order), self)
+
+    def transpose(self, axis0: int = -2, axis1: int = -1) -> Tensor:
+        """Two axes exchanged: by default the last two."""
+        order = list(range(self.ndim))
+        if not (-self.ndim <= axis0 < self.ndim and -self.ndim <= axis1 < self.ndim):
+            raise ValueError(f"transpose: axes {axis0} and {axis1} don't both exist in shape {self.shape}")
+        order[axis0], order[axis1] = order[axis1], order[axis0]
+        return self.permute(order)
+
+    @property
+    def T(self) -> Tensor:
+        """The axes in reverse order."""
+        return self.permute(tuple(reversed(range(self.ndim))))
+
+    def astype(self, dtype: Any) -> Tensor:
+        """The same numbers in another type; the gradient flows back in this one's."""
+        if np.dtype(dtype) == self.dtype:
+            return self
+        if self.requires_grad and np.dtype(dtype).kind != "f":
+            raise TypeError(
+                f"astype: a tensor that requires a gradient can't become {np.dtype(dtype)}; detach it first"
+            )
+        return apply(algebra.Cast(np.dtype(dtype)), self)
+
+    def _axis(self, op: str, axis: Axis) -> Axis:
+        for each in () if axis is None else axis if isinstance(axis, tuple) else (axis,):
+            if not -self.ndim <= each < self.ndim:
+                raise ValueError(f"{op}: axis {each} doesn't exist in shape {self.shape}")
+        return axis
+
+
+class Parameter(Tensor):
+    """A tensor that is learned: it requires a gradient, and modules and optimizers find it by its type."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, requires_grad: bool = True) -> None:
+        super().__init__(data, requires_grad)
+
+
+def _import_data(data: Any) -> Array:
+    if hasattr(data, "__cuda_array_interface__"):
+        array_module(data)  # a TypeError here says what to do with other libraries' GPU arrays
+        return data
+    array = np.asarray(data)
+    if array.dtype == np.float64 and not isinstance(data, np.generic):
+        array = array.astype(np.float32)  # Python numbers carry no width of their own
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"Tensor: expected numbers, got {type(data).__name__} of {array.dtype}")
+    return array
+
+
+def _plain_index(index: Any) -> Any:
+    if isinstance(index, tuple):
+        return tuple(_plain_index(part) for part in index)
+    return index.data if isinstance(index, Tensor) else index
+
+
+def _gradients(function: Function, grad_output: Array) -> tuple[Array | None, ...]:
+    """What ``function.backward`` returns, checked: one array of the right shape and dtype per input that needs one."""
+    if function.released:
+        raise RuntimeError(
+            f"backward: the graph was freed by an earlier backward, at {function!r}{function.where()}; "
+            "pass retain_graph=True to the first call, or compute the loss again"
+        )
+    grads = function.backward(grad_output)
+    name = type(function).__name__
+    if not isinstance(grads, tuple) or len(grads) != len(function.inputs):
+        got = f"{len(grads)} gradients" if isinstance(grads, tuple) else type(grads).__name__
+        raise RuntimeError(
+            f"{name}.backward must return a tuple of {len(function.inputs)} gradients, one per input "
+            f"(None where not needed), but returned {got}{function.where()}"
+        )
+    for slot, (grad, source, needed) in enumerate(zip(grads, function.inputs, function.needs_input_grad, strict=True)):
+        if grad is None or not needed:
+            continue
+        assert source is not None
+        shape, dtype = getattr(grad, "shape", None), getattr(grad, "dtype", type(grad).__name__)
+        if shape != source.shape or dtype != source.dtype:
+            raise RuntimeError(
+                f"{name}.backward returned a gradient of shape {shape} {dtype} for input {slot}, "
+                f"which is {source.shape} {source.dtype}{function.where()}"
+            )
+    if all(function.needs_input_grad):
+        return grads
+    return tuple(grad if needed else None for grad, needed in zip(grads, function.needs_input_grad, strict=True))
+
+
+def _store(finished: list[tuple[Tensor, Array]], upstream: Array) -> None:
+    """Add each gradient to its tensor's ``grad``, so that no two of them, nor the upstream one, share memory."""
+    seen = {id(_owner(upstream))}
+    for tensor, grad in finished:
+        if tensor.grad is not None:
+            tensor.grad = tensor.grad + grad
+            continue
+        owner = _owner(grad)
+        shared = id(owner) in seen or tensor._retains_grad or owner is _owner(tensor.data)
+        seen.add(id(owner))
+        tensor.grad = grad.copy() if shared else grad
+
+
+def _owner(array: Array) -> Any:
+    """The object that owns the memory that ``array`` is a view of."""
+    while getattr(array, "base", None) is not None:
+        array = array.base
+    return array
