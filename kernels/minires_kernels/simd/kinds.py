@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
-from numba.extending import NativeValue, lower_getattr_generic, models, register_model, typeof_impl, unbox
+from numba.extending import NativeValue, lower_getattr_generic, models, register_model, unbox
 
 if numba.config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set, and vectors exist in compiled code only; unset it", name="numba")
@@ -43,8 +43,17 @@ def registers() -> int:
     return 32 if REGISTER_BYTES == 64 or platform.machine().lower() in ("arm64", "aarch64") else 16
 
 
+class _Kind:
+    """A value that is a compile-time constant in kernels."""
+
+    @cached_property
+    def _numba_type_(self) -> Constant:
+        """Where Numba looks for the type of an argument."""
+        return Constant(self)
+
+
 @dataclass(frozen=True)
-class Vector:
+class Vector(_Kind):
     """The kind of a vector: ``lanes`` numbers of ``dtype`` (``"float32"`` or ``"float64"``)."""
 
     dtype: str
@@ -58,7 +67,7 @@ class Vector:
 
 
 @dataclass(frozen=True)
-class Tile:
+class Tile(_Kind):
     """The kind of a tile: ``rows`` x ``columns`` vectors, so rows x (columns * lanes) numbers, in registers.
 
     ``taps`` is how many neighbouring rows of x each row of the tile sees in ``tile_correlate``.
@@ -80,7 +89,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class Matrix(_Kind):
     """A constant matrix, known when a kernel is compiled: ``tile_sandwich`` multiplies tiles by it."""
 
     rows: tuple[tuple[float, ...], ...]
@@ -101,7 +110,7 @@ def vector(dtype: Any, most: int | None = None) -> Vector:
 
 # --- Compile-time constants: values whose Numba type is the value ----------------------------------------------------
 
-_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+_SOURCES = sorted([*Path(__file__).parent.glob("*.py"), *Path(__file__).parents[1].glob("*/_[a-z]*.py")])
 _FINGERPRINT = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
 
 
@@ -109,10 +118,11 @@ class Constant(types.Type):  # type: ignore[misc]
     """The Numba type of a Vector, Tile or Matrix: it carries the value; at run time nothing is left of it.
 
     Its name is part of the key under which Numba keeps machine code on disk. Numba notices when a kernel's own file has
-    changed, but not when the operations in this package have: their fingerprint in the name does.
+    changed, but not when the operations in this package, or a family's private modules, have: their fingerprint in the
+    name does.
     """
 
-    def __init__(self, value: Vector | Tile | Matrix) -> None:
+    def __init__(self, value: Any) -> None:
         self.value = value
         super().__init__(f"{value!r} of simd {_FINGERPRINT}")
 
@@ -126,14 +136,6 @@ class _ConstantModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 NOTHING = ir.Constant(ir.IntType(8), 0)
-
-
-@typeof_impl.register(Vector)
-@typeof_impl.register(Tile)
-@typeof_impl.register(Matrix)
-@cache
-def _typeof(value: Any, context: Any) -> Constant:
-    return Constant(value)
 
 
 @unbox(Constant)
