@@ -1,0 +1,200 @@
+"""``python -m benchmarks.training_step [NET]``: one whole training step, ours against PyTorch's, on the same work.
+
+Forward pass, loss, backward pass and SGD with momentum and weight decay, through the public API of each; the same
+weights, images and labels. PyTorch runs eager in NCHW, eager in channels-last, and compiled (channels-last). Before
+any timing, both sides' gradients are compared with those of the same net in float64; afterwards ours is split into
+forward, backward and update.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+import minires
+from benchmarks.results import write
+from benchmarks.timing import Measurement, Times, alternate, retain_pages
+from minires import functional
+from minires.nn import Module
+
+WORK = {"resnet20": (128, 32), "resnet56": (128, 32), "preact_resnet110": (128, 32), "resnet18": (8, 224)}
+"""Net -> batch and image side."""
+SETTINGS: dict[str, Any] = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
+OURS = "minires"
+
+
+def main() -> None:
+    """Parse, check, measure, print, write ``results/training_step_<net>.jsonl``."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("net", nargs="?", default="resnet20", choices=WORK)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--threads", type=int, default=numba.config.NUMBA_DEFAULT_NUM_THREADS)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument(
+        "--no-compile", action="store_true", help="leave torch.compile out (it takes a minute to start)"
+    )
+    options = parser.parse_args()
+    retain_pages()
+    numba.set_num_threads(options.threads)
+    batch, side = options.batch or WORK[options.net][0], WORK[options.net][1]
+    rng = np.random.default_rng(0)
+    net = minires.models.create(options.net, rng=rng)
+    images = rng.standard_normal((batch, 3, side, side), np.float32)
+    labels = rng.integers(0, net.fc.out_features, batch)  # type: ignore[attr-defined]
+    candidates = {OURS: our_step(net, images, labels)}
+    candidates |= torch_steps(net, images, labels, options.threads, compiled=not options.no_compile)
+    for line in check_gradients(net, images, labels):
+        print(line)
+    measured = alternate(candidates, rounds=options.rounds, seconds=options.seconds, warm_up=1.0, window=1.0)
+    split = alternate({OURS: SplitStep(net, images, labels, parts := [])}, rounds=15, seconds=20)
+    rows = report(options.net, batch, measured) + report_split(options.net, batch, parts, split)
+    print(write(f"training_step_{options.net}", rows, options.threads))
+
+
+def our_step(net: Module, images: Any, labels: Any) -> Callable[[], float]:
+    """One training step of ``net`` through the public API."""
+    optimizer = minires.optim.SGD(net.parameters(), **SETTINGS)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(net(minires.Tensor(images)), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+class SplitStep:
+    """A training step that notes the seconds of its forward pass, backward pass and update in ``parts``."""
+
+    def __init__(self, net: Module, images: Any, labels: Any, parts: list[tuple[float, float, float]]) -> None:
+        self.net, self.images, self.labels, self.parts = net, images, labels, parts
+        self.optimizer = minires.optim.SGD(net.parameters(), **SETTINGS)
+
+    def __call__(self) -> None:
+        """One step."""
+        self.optimizer.zero_grad()
+        start = time.perf_counter()
+        loss = functional.cross_entropy(self.net(minires.Tensor(self.images)), self.labels)
+        forward = time.perf_counter()
+        loss.backward()
+        backward = time.perf_counter()
+        self.optimizer.step()
+        self.parts.append((forward - start, backward - forward, time.perf_counter() - backward))
+
+
+def torch_steps(
+    net: Module, images: Any, labels: Any, threads: int, *, compiled: bool
+) -> dict[str, Callable[[], float]]:
+    """The same step in PyTorch, three ways; nothing where PyTorch isn't installed."""
+    try:
+        import torch
+    except ImportError:
+        return {}
+    from benchmarks.torch_nets import mirror
+
+    torch.set_num_threads(threads)
+    target = torch.from_numpy(labels)
+
+    def prepare(channels_last: bool, compile_it: bool) -> Callable[[], float]:
+        twin, x = mirror(net), torch.from_numpy(images)
+        if channels_last:
+            twin = twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            x = x.contiguous(memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(twin.parameters(), **SETTINGS)
+        forward: Any = torch.compile(twin) if compile_it else twin
+
+        def step() -> float:
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(forward(x), target)
+            loss.backward()
+            optimizer.step()
+            return float(loss.item())
+
+        return step
+
+    steps = {"torch eager NCHW": prepare(False, False), "torch eager channels-last": prepare(True, False)}
+    return {**steps, "torch.compile": prepare(True, True)} if compiled else steps
+
+
+def check_gradients(net: Module, images: Any, labels: Any, *, limit: int = 16) -> list[str]:
+    """Error of all parameters' gradients (relative, 2-norm) against the same net in float64, ours and PyTorch's.
+
+    On the first ``limit`` images. Raises RuntimeError when ours is over 10 times PyTorch's or, without PyTorch, 1e-2:
+    ReLUs that fall on the other side of 0 in float32 make both differ from float64.
+    """
+    images, labels = images[:limit], labels[:limit]
+    before = net.state_dict()
+
+    def ours(dtype: Any) -> np.ndarray[Any, Any]:
+        net.zero_grad()
+        functional.cross_entropy(net(minires.Tensor(images.astype(dtype))), labels).backward()
+        return np.concatenate([parameter.grad.ravel() for parameter in net.parameters()])  # type: ignore[union-attr]
+
+    single = ours(np.float32)
+    net.astype(np.float64)
+    net.load_state_dict(before)
+    with minires.using("reference"):
+        exact = ours(np.float64)
+    net.astype(np.float32)
+    net.load_state_dict(before)
+    error = _distance(single, exact)
+    lines, bound = [f"gradients, relative error against float64: minires {error:.1e}"], 1e-2
+    try:
+        import torch
+    except ImportError:
+        pass
+    else:
+        from benchmarks.torch_nets import mirror
+
+        twin = mirror(net)
+        torch.nn.functional.cross_entropy(twin(torch.from_numpy(images)), torch.from_numpy(labels)).backward()
+        theirs = np.concatenate([parameter.grad.numpy().ravel() for parameter in twin.parameters()])
+        lines.append(f"gradients, relative error against float64: torch   {_distance(theirs, exact):.1e}")
+        bound = 10 * _distance(theirs, exact)
+    if not error <= bound:
+        raise RuntimeError(f"training_step: our gradients are wrong by {error:.1e} (bound {bound:.1e}); nothing timed")
+    return lines
+
+
+def _distance(found: np.ndarray[Any, Any], exact: np.ndarray[Any, Any]) -> float:
+    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+
+
+def report(net: str, batch: int, measured: Measurement) -> list[dict[str, Any]]:
+    """Print the table of whole steps; return its result rows."""
+    print(f"{net}, batch {batch}: {measured.kept} quiet windows, {measured.dropped} dropped"
+          + (" (none was quiet: the least disturbed one is shown)" if measured.disturbed else ""))  # fmt: skip
+    rows = []
+    ours = measured.times[OURS]
+    for name, times in measured.times.items():
+        ratio = ours.ratio(times)
+        print(f"  {name:28} {times.median * 1e3:9.1f} ms ±{times.spread:4.0%} {batch / times.median:9.0f} images/s"
+              + ("" if name == OURS else f"   minires is {ratio:.2f}x as fast"))  # fmt: skip
+        rows.append({"case": f"{net} batch {batch}", "candidate": name, **times.summary(), "ours_is_faster_by": ratio,
+                     "windows": [measured.kept, measured.dropped]})  # fmt: skip
+    return rows
+
+
+def report_split(
+    net: str, batch: int, parts: list[tuple[float, float, float]], measured: Measurement
+) -> list[dict[str, Any]]:
+    """Print where our step spends its time; return the result rows."""
+    rows = []
+    for name, seconds in zip(("forward", "backward", "update"), zip(*parts, strict=True), strict=True):
+        times = Times(list(seconds))
+        print(f"  {name:28} {times.median * 1e3:9.1f} ms")
+        rows.append({"case": f"{net} batch {batch} {name}", "candidate": OURS, **times.summary(),
+                     "windows": [measured.kept, measured.dropped]})  # fmt: skip
+    return rows
+
+
+if __name__ == "__main__":
+    main()
