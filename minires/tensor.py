@@ -102,7 +102,7 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
     array = function.forward(*arrays)
     function.number = next(_numbers)
     requires_grad = any(function.needs_input_grad)
-    output = Tensor(array if isinstance(array, np.ndarray) else _as_array(array, arrays))
+    output = Tensor(_as_array(array))
     if requires_grad or watcher is not None:
         function.origin = _origin()
     if requires_grad:
@@ -141,11 +141,9 @@ def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> list[Array
     return arrays
 
 
-def _as_array(value: Any, arrays: list[Array | None]) -> Array:
-    """A NumPy scalar (the result of a full reduction) as a 0-d array of the inputs' library."""
-    if not isinstance(value, np.generic):
-        return value
-    return np.asarray(value)
+def _as_array(value: Any) -> Array:
+    """``value``; a NumPy scalar, which NumPy's arithmetic makes of 0-d arrays, as a 0-d array again."""
+    return np.asarray(value) if isinstance(value, np.generic) else value
 
 
 def _origin() -> tuple[str, int] | None:
@@ -343,45 +341,45 @@ class Tensor:
             raise TypeError(f"backward: the upstream gradient must be an array of {self.dtype}, got {kind}")
         if array.shape != self.shape:
             raise ValueError(f"backward: the upstream gradient has shape {array.shape}, but the tensor {self.shape}")
-        return array
+        return _as_array(array)
 
     # ---------------------------------------------------------------- operators
 
     def __add__(self, other: Any) -> Tensor:
-        return apply(algebra.Add(), self, self._operand(other))
+        return apply(algebra.Add(), *self._operands(other))
 
     def __radd__(self, other: Any) -> Tensor:
-        return apply(algebra.Add(), self._operand(other), self)
+        return apply(algebra.Add(), *reversed(self._operands(other)))
 
     def __sub__(self, other: Any) -> Tensor:
-        return apply(algebra.Sub(), self, self._operand(other))
+        return apply(algebra.Sub(), *self._operands(other))
 
     def __rsub__(self, other: Any) -> Tensor:
-        return apply(algebra.Sub(), self._operand(other), self)
+        return apply(algebra.Sub(), *reversed(self._operands(other)))
 
     def __mul__(self, other: Any) -> Tensor:
-        return apply(algebra.Mul(), self, self._operand(other))
+        return apply(algebra.Mul(), *self._operands(other))
 
     def __rmul__(self, other: Any) -> Tensor:
-        return apply(algebra.Mul(), self._operand(other), self)
+        return apply(algebra.Mul(), *reversed(self._operands(other)))
 
     def __truediv__(self, other: Any) -> Tensor:
-        return apply(algebra.Div(), self, self._operand(other))
+        return apply(algebra.Div(), *self._floating()._operands(other))
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return apply(algebra.Div(), self._operand(other), self)
+        return apply(algebra.Div(), *reversed(self._floating()._operands(other)))
 
     def __pow__(self, other: Any) -> Tensor:
-        return apply(algebra.Pow(), self, self._operand(other))
+        return apply(algebra.Pow(), *self._operands(other))
 
     def __rpow__(self, other: Any) -> Tensor:
-        return apply(algebra.Pow(), self._operand(other), self)
+        return apply(algebra.Pow(), *reversed(self._operands(other)))
 
     def __matmul__(self, other: Any) -> Tensor:
-        return apply(algebra.MatMul(), self, self._operand(other))
+        return apply(algebra.MatMul(), *self._operands(other))
 
     def __rmatmul__(self, other: Any) -> Tensor:
-        return apply(algebra.MatMul(), self._operand(other), self)
+        return apply(algebra.MatMul(), *reversed(self._operands(other)))
 
     def __neg__(self) -> Tensor:
         return apply(algebra.Neg(), self)
@@ -393,17 +391,25 @@ class Tensor:
         """``self[index]`` with NumPy's indexing; the result is a copy. A Tensor of integers serves as an index too."""
         return apply(algebra.Index(_plain_index(index)), self)
 
-    def _operand(self, other: Any) -> Tensor:
-        """``other`` as a tensor: numbers and integer arrays take this tensor's dtype, so they never promote it."""
-        if isinstance(other, Tensor):
-            return other if other.dtype.kind == "f" or self.dtype.kind != "f" else Tensor(other.data.astype(self.dtype))
+    def _operands(self, other: Any) -> tuple[Tensor, Tensor]:
+        """This tensor and ``other`` in one dtype: numbers and integers take the other's, so they never promote it."""
         xp = array_module(self.data)
         if isinstance(other, (bool, int, float, np.generic)):
-            widest = self.dtype if self.dtype.kind == "f" or isinstance(other, (bool, int, np.integer)) else np.float32
-            return Tensor(xp.asarray(other, dtype=widest))
+            is_whole = isinstance(other, (bool, int, np.integer, np.bool_))
+            other = xp.asarray(other, dtype=self.dtype if self.dtype.kind == "f" or is_whole else np.float32)
         if isinstance(other, (np.ndarray, xp.ndarray)):
-            return self._operand(Tensor(other))
-        raise TypeError(f"Tensor arithmetic: expected a Tensor, an array or a number, got {type(other).__name__}")
+            other = Tensor(other)
+        if not isinstance(other, Tensor):
+            raise TypeError(f"Tensor arithmetic: expected a Tensor, an array or a number, got {type(other).__name__}")
+        if self.dtype.kind == "f" and other.dtype.kind != "f":
+            return self, other.astype(self.dtype)
+        if other.dtype.kind == "f" and self.dtype.kind != "f":
+            return self.astype(other.dtype), other
+        return self, other
+
+    def _floating(self) -> Tensor:
+        """This tensor, or, when it holds integers, which NumPy would turn into float64, the same in float32."""
+        return self if self.dtype.kind == "f" else self.astype(np.float32)
 
     # ---------------------------------------------------------------- methods
 
@@ -413,15 +419,15 @@ class Tensor:
 
     def exp(self) -> Tensor:
         """e^x, elementwise."""
-        return apply(algebra.Exp(), self)
+        return apply(algebra.Exp(), self._floating())
 
     def log(self) -> Tensor:
         """The natural logarithm, elementwise."""
-        return apply(algebra.Log(), self)
+        return apply(algebra.Log(), self._floating())
 
     def sqrt(self) -> Tensor:
         """The square root, elementwise."""
-        return apply(algebra.Sqrt(), self)
+        return apply(algebra.Sqrt(), self._floating())
 
     def clip(self, lower: float | None = None, upper: float | None = None) -> Tensor:
         """min(max(x, lower), upper), elementwise; None leaves that side open. Raises ValueError if lower > upper."""
@@ -435,7 +441,7 @@ class Tensor:
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The mean over ``axis``: an int, a tuple of them, or None for all."""
-        return apply(algebra.Mean(self._axis("mean", axis), keepdims), self)
+        return apply(algebra.Mean(self._axis("mean", axis), keepdims), self._floating())
 
     def var(self, axis: Axis = None, correction: int = 0, keepdims: bool = False) -> Tensor:
         """The variance over ``axis``: the sum of squared deviations over (count - ``correction``).
@@ -446,10 +452,12 @@ class Tensor:
         count = self.size // max(1, np.empty(self.shape, bool).sum(axes).size) if self.size else 0
         if count <= correction:
             raise ValueError(f"var: needs more than {correction} numbers along axis {axis}, got shape {self.shape}")
-        return apply(algebra.Var(axes, correction, keepdims), self)
+        return apply(algebra.Var(axes, correction, keepdims), self._floating())
 
     def max(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """The maximum over one axis, or over all; the first of equal maxima receives the gradient."""
+        if isinstance(axis, tuple):
+            raise TypeError(f"max: axis must be one integer, or None for all axes, got {axis}")
         return apply(algebra.Max(self._axis("max", axis), keepdims), self)  # type: ignore[arg-type]
 
     def reshape(self, *shape: Any) -> Tensor:
@@ -458,7 +466,11 @@ class Tensor:
         known = 1
         for length in lengths:
             known *= length if length != -1 else 1
-        if lengths.count(-1) > 1 or (-1 in lengths and (not known or self.size % known)):
+        if (
+            lengths.count(-1) > 1
+            or min(lengths, default=0) < -1
+            or (-1 in lengths and (not known or self.size % known))
+        ):
             raise ValueError(f"reshape: cannot turn shape {self.shape} into {lengths}")
         if -1 not in lengths and known != self.size:
             raise ValueError(f"reshape: shape {self.shape} has {self.size} elements, {lengths} has {known}")
@@ -466,7 +478,10 @@ class Tensor:
 
     def flatten(self, start_axis: int = 0, end_axis: int = -1) -> Tensor:
         """The axes from ``start_axis`` to ``end_axis`` (inclusive) merged into one."""
-        start, end = (axis % max(self.ndim, 1) for axis in (start_axis, end_axis))
+        axes = max(self.ndim, 1)  # a number becomes one axis of length 1
+        if not (-axes <= start_axis < axes and -axes <= end_axis < axes):
+            raise ValueError(f"flatten: axes {start_axis} and {end_axis} don't both exist in shape {self.shape}")
+        start, end = start_axis % axes, end_axis % axes
         if start > end:
             raise ValueError(f"flatten: start_axis {start_axis} lies behind end_axis {end_axis}; shape {self.shape}")
         merged = 1
@@ -477,7 +492,7 @@ class Tensor:
     def permute(self, *axes: Any) -> Tensor:
         """The axes in another order. Raises ValueError unless each axis is named once."""
         order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], Sequence) else tuple(axes)
-        if sorted(axis % max(self.ndim, 1) for axis in order) != list(range(self.ndim)):
+        if sorted(axis + self.ndim if axis < 0 else axis for axis in order) != list(range(self.ndim)):
             raise ValueError(f"permute: {order} doesn't name each axis of shape {self.shape} once")
         return apply(algebra.Permute(order), self)
 
@@ -563,9 +578,9 @@ def _gradients(function: Function, grad_output: Array) -> tuple[Array | None, ..
                 f"{name}.backward returned a gradient of shape {shape} {dtype} for input {slot}, "
                 f"which is {source.shape} {source.dtype}{function.where()}"
             )
-    if all(function.needs_input_grad):
-        return grads
-    return tuple(grad if needed else None for grad, needed in zip(grads, function.needs_input_grad, strict=True))
+    return tuple(
+        _as_array(grad) if needed else None for grad, needed in zip(grads, function.needs_input_grad, strict=True)
+    )
 
 
 def _store(finished: list[tuple[Tensor, Array]], upstream: Array) -> None:
@@ -573,7 +588,7 @@ def _store(finished: list[tuple[Tensor, Array]], upstream: Array) -> None:
     seen = {id(_owner(upstream))}
     for tensor, grad in finished:
         if tensor.grad is not None:
-            tensor.grad = tensor.grad + grad
+            tensor.grad = _as_array(tensor.grad + grad)
             continue
         owner = _owner(grad)
         shared = id(owner) in seen or tensor._retains_grad or owner is _owner(tensor.data)
