@@ -1,0 +1,125 @@
+"""The benchmarks run, check what they time, and compare honestly. No test here asserts a time."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import compare, kernels, report, results, roofline, timing, training_step
+from benchmarks.cases import CASES, Case
+from minires import models
+
+PEAKS = roofline.Roofline(operations=1e15, bytes=1e15)
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_every_kernel_of_a_family_has_a_case_that_can_be_costed(family):
+    cases = list(CASES[family]())
+    contract = __import__(f"minires_kernels.{family}", fromlist=["KERNELS"])
+    untimed = {"normalize_backward", "avg_pool", "avg_pool_backward"}  # off the training path of the papers' nets
+    assert {case.kernel for case in cases} >= set(contract.KERNELS) - untimed
+    assert all(operations >= 0 and moved > 0 for operations, moved in (case.cost for case in cases))
+
+
+def small_case(kernel="relu"):
+    return Case("activation", kernel, "small", lambda rng: (rng.standard_normal((2, 3, 4, 5), np.float32),), (120, 960))
+
+
+def test_measuring_a_case_reports_every_implementation_with_its_error():
+    rows = list(kernels.measure(small_case(), None, PEAKS, rounds=3, seconds=2.0))
+    assert {"reference"} <= {row["candidate"] for row in rows}
+    assert all(row["error"] < 1e-6 and row["n"] >= 1 for row in rows)
+
+
+def test_a_wrong_kernel_is_not_timed(monkeypatch):
+    from minires_kernels import activation, available, load
+
+    module = load("activation", available("activation", "cpu")[0])
+    if module.__name__.endswith("reference"):
+        pytest.fail("a fast implementation should come first")
+    monkeypatch.setattr(module, "relu", lambda x: x)
+    with pytest.raises(RuntimeError, match=r"activation\.relu small: .* is wrong by .*; nothing timed"):
+        list(kernels.measure(small_case(), None, PEAKS, rounds=3, seconds=1.0))
+    assert activation.KERNELS
+
+
+def test_an_output_that_is_never_written_is_found():
+    case = small_case()
+    with pytest.raises(RuntimeError, match="wrong by nan"):
+        kernels._checked(case, "lazy", lambda: np.full((2, 3), np.nan), [np.ones((2, 3))])
+
+
+def test_more_than_the_roofline_is_an_error():
+    with pytest.raises(RuntimeError, match="above 102%"):
+        roofline.Roofline(operations=1e9, bytes=1e9).share(operations=2e9, moved=0, seconds=1.0, case="too fast")
+
+
+def test_paired_ratios_are_taken_round_by_round():
+    ours, theirs = timing.Times([1.0, 2.0, 4.0]), timing.Times([2.0, 4.0, 8.0])
+    assert ours.ratio(theirs) == 2.0
+    assert theirs.ratio(ours) == 0.5
+
+
+def test_alternate_calls_every_candidate_equally_often():
+    calls = {"a": 0, "b": 0}
+
+    def count(name):
+        calls[name] += 1
+
+    measured = timing.alternate(
+        {name: lambda name=name: count(name) for name in calls}, rounds=5, seconds=2, warm_up=0, window=0.01, quiet=2.0
+    )
+    assert calls["a"] == calls["b"] >= 5
+    assert len(measured.times["a"].seconds) == len(measured.times["b"].seconds)
+    assert measured.dropped == 0
+
+
+def write_results(path, machine, seconds):
+    lines = [
+        {"schema": results.SCHEMA, "kind": "environment", "machine": machine},
+        {"kind": "measurement", "benchmark": "b", "case": "c", "candidate": "d", "seconds": seconds},
+    ]
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    return path
+
+
+@pytest.mark.parametrize(("factor", "word"), [(0.5, "FASTER"), (2.0, "SLOWER"), (1.0, "SAME"), (1.05, "UNCLEAR")])
+def test_comparison_gives_its_verdict_from_the_interval(tmp_path, factor, word):
+    rng = np.random.default_rng(0)
+    seconds = list(1 + 0.02 * rng.standard_normal(60))
+    old = write_results(tmp_path / "old.jsonl", {"cpu": "x"}, seconds)
+    new = write_results(tmp_path / "new.jsonl", {"cpu": "x"}, [factor * value for value in seconds])
+    assert [verdict.word for verdict in compare.compare(old, new)] == [word]
+
+
+def test_comparison_refuses_another_machine(tmp_path):
+    old = write_results(tmp_path / "old.jsonl", {"cpu": "x"}, [1.0])
+    new = write_results(tmp_path / "new.jsonl", {"cpu": "y"}, [1.0])
+    with pytest.raises(ValueError, match="different machines"):
+        compare.compare(old, new)
+
+
+def test_a_file_that_holds_no_results_is_refused(tmp_path):
+    (tmp_path / "noise.jsonl").write_text("hello")
+    with pytest.raises(ValueError, match="not a result file"):
+        results.read(tmp_path / "noise.jsonl")
+
+
+def test_a_training_step_learns_and_its_gradients_are_checked(monkeypatch):
+    rng = np.random.default_rng(0)
+    net = models.create("resnet8", widths=(4, 8, 8), rng=rng)
+    images, labels = rng.standard_normal((6, 3, 8, 8), np.float32), rng.integers(0, 10, 6)
+    before = {name: array.copy() for name, array in net.state_dict().items()}
+    lines = training_step.check_gradients(net, images, labels)
+    assert "against float64" in lines[0]
+    after = net.state_dict()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    step = training_step.our_step(net, images, labels)
+    losses = [step() for _ in range(8)]
+    assert losses[-1] < losses[0]
+
+
+def test_the_report_needs_results(monkeypatch, tmp_path):
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
+    with pytest.raises(SystemExit, match="no results yet"):
+        report.main()
