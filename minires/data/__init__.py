@@ -1,0 +1,23 @@
+"""Data sets, loaders and augmentation. Everything is NumPy arrays; nothing is downloaded or unpickled."""
+
+from minires.data import augmentation
+from minires.data.cifar import load_cifar10, load_cifar100
+from minires.data.dataset import Dataset, Split
+from minires.data.digits import load_digits
+from minires.data.loader import Loader, Transform
+from minires.data.mnist import load_mnist
+from minires.data.registry import load, names
+
+__all__ = [
+    "Dataset",
+    "Loader",
+    "Split",
+    "Transform",
+    "augmentation",
+    "load",
+    "load_cifar10",
+    "load_cifar100",
+    "load_digits",
+    "load_mnist",
+    "names",
+]

@@ -1,0 +1,77 @@
+"""Loader: batches of a split, shuffled anew each time, with randomness from a passed generator alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from minires.data.dataset import ArrayF32, ArrayI64, Split
+
+Transform = Callable[[ArrayF32, np.random.Generator], ArrayF32]
+"""What changes a batch of images on the way: takes images (N, C, H, W) and the loader's rng, returns images."""
+
+
+class Loader:
+    """Iterate to get (images, labels) batch by batch: arrays of ``batch_size`` items, the last maybe smaller.
+
+    ``rng``: needed to ``shuffle`` and by ``transform``; each iteration goes on drawing from it, so that the order
+    differs each time, and the same seed gives the same sequence of orders. ``drop_last`` leaves out a last batch that
+    is smaller than the others. The images of a batch are copies.
+
+    Raises ValueError for a batch size below 1, for a missing rng, and when ``drop_last`` would leave nothing.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        rng: np.random.Generator | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        transform: Transform | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"Loader: batch_size must be at least 1, got {batch_size}")
+        if rng is None and (shuffle or transform is not None):
+            raise ValueError(
+                "Loader: shuffling and transforms draw random numbers: pass rng=numpy.random.default_rng(seed), "
+                "or shuffle=False and no transform"
+            )
+        if drop_last and 0 < len(split) < batch_size:
+            raise ValueError(
+                f"Loader: drop_last leaves nothing of {len(split)} items with batch_size {batch_size}; "
+                "choose a smaller batch_size"
+            )
+        self.split, self.batch_size, self.rng = split, batch_size, rng
+        self.shuffle, self.drop_last, self.transform = shuffle, drop_last, transform
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        whole, rest = divmod(len(self.split), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[ArrayF32, ArrayI64]]:
+        rng, total = self.rng, len(self.split)
+        order = rng.permutation(total) if self.shuffle and rng is not None else np.arange(total)
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            images = self.split.images[chosen]
+            if self.transform is not None and rng is not None:
+                images = self.transform(images, rng)
+            yield images, self.split.labels[chosen]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's state, which JSON can hold: taken between two iterations, it determines all later ones."""
+        return {"rng": self.rng.bit_generator.state if self.rng is not None else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave. Raises ValueError when it is another kind of generator's."""
+        given, own = state["rng"], self.state_dict()["rng"]
+        kinds = [None if each is None else each["bit_generator"] for each in (given, own)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"Loader: the state is of generator {kinds[0]}, this loader's is {kinds[1]}")
+        if self.rng is not None:
+            self.rng.bit_generator.state = given

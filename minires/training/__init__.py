@@ -1,0 +1,18 @@
+"""Training: the loop, its log, checkpoints, errors, plots, and the demonstration."""
+
+from minires.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from minires.training.metrics import top_k_errors
+from minires.training.progress import progress
+from minires.training.trainer import Epoch, Trainer, TrainingDiverged, evaluate
+
+__all__ = [
+    "Checkpoint",
+    "Epoch",
+    "Trainer",
+    "TrainingDiverged",
+    "evaluate",
+    "load_checkpoint",
+    "progress",
+    "save_checkpoint",
+    "top_k_errors",
+]
