@@ -171,6 +171,8 @@ class Tensor:
         if isinstance(data, Tensor):
             raise TypeError("Tensor: data is a Tensor already; use it as it is, or its .detach()")
         self.data: Array = data if isinstance(data, np.ndarray) else _import_data(data)
+        if self.data.dtype.kind not in "fiub":
+            raise TypeError(f"Tensor: expected numbers, got {type(data).__name__} of {self.data.dtype}")
         if requires_grad and self.data.dtype.kind != "f":
             raise TypeError(
                 f"Tensor: only floating-point tensors can require a gradient, got {self.data.dtype}; "
@@ -542,8 +544,6 @@ def _import_data(data: Any) -> Array:
     array = np.asarray(data)
     if array.dtype == np.float64 and not isinstance(data, np.generic):
         array = array.astype(np.float32)  # Python numbers carry no width of their own
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"Tensor: expected numbers, got {type(data).__name__} of {array.dtype}")
     return array
 
 
@@ -572,11 +572,11 @@ def _gradients(function: Function, grad_output: Array) -> tuple[Array | None, ..
         if grad is None or not needed:
             continue
         assert source is not None
-        shape, dtype = getattr(grad, "shape", None), getattr(grad, "dtype", type(grad).__name__)
-        if shape != source.shape or dtype != source.dtype:
+        shape, dtype = getattr(grad, "shape", None), getattr(grad, "dtype", None)
+        if shape != source.shape or dtype != source.dtype or isinstance(grad, Tensor):
             raise RuntimeError(
-                f"{name}.backward returned a gradient of shape {shape} {dtype} for input {slot}, "
-                f"which is {source.shape} {source.dtype}{function.where()}"
+                f"{name}.backward must return arrays like its inputs, but returned {type(grad).__name__} "
+                f"{shape} {dtype} for input {slot}, which is {source.shape} {source.dtype}{function.where()}"
             )
     return tuple(
         _as_array(grad) if needed else None for grad, needed in zip(grads, function.needs_input_grad, strict=True)
@@ -584,14 +584,14 @@ def _gradients(function: Function, grad_output: Array) -> tuple[Array | None, ..
 
 
 def _store(finished: list[tuple[Tensor, Array]], upstream: Array) -> None:
-    """Add each gradient to its tensor's ``grad``, so that no two of them, nor the upstream one, share memory."""
-    seen = {id(_owner(upstream))}
+    """Add each gradient to its tensor's ``grad``, so that none shares memory with another, with data or upstream."""
+    seen = {id(_owner(upstream)), *(id(_owner(tensor.data)) for tensor, _ in finished)}
     for tensor, grad in finished:
         if tensor.grad is not None:
             tensor.grad = _as_array(tensor.grad + grad)
             continue
         owner = _owner(grad)
-        shared = id(owner) in seen or tensor._retains_grad or owner is _owner(tensor.data)
+        shared = id(owner) in seen or tensor._retains_grad
         seen.add(id(owner))
         tensor.grad = grad.copy() if shared else grad
 
