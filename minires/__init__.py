@@ -4,9 +4,24 @@
 """
 
 from minires import functional, models, nn, optim, tensor
+from minires.checking import gradcheck
 from minires.function import Function
+from minires.inspection import record
 from minires.tensor import Parameter, Tensor, no_grad
 from minires_kernels import using
 
-__all__ = ["Function", "Parameter", "Tensor", "functional", "models", "nn", "no_grad", "optim", "tensor", "using"]
+__all__ = [
+    "Function",
+    "Parameter",
+    "Tensor",
+    "functional",
+    "gradcheck",
+    "models",
+    "nn",
+    "no_grad",
+    "optim",
+    "record",
+    "tensor",
+    "using",
+]
 __version__ = "0.1.0"
