@@ -31,7 +31,7 @@ def random_crop(images: Images, *, padding: int = 4, rng: np.random.Generator) -
 
 
 def random_flip(images: Images, *, rng: np.random.Generator) -> Images:
-    """Each image (N, C, H, W) mirrored left to right, or not, with equal chances. Raises ValueError for another rank."""
+    """Each image (N, C, H, W) mirrored left to right with probability 1/2. Raises ValueError for another rank."""
     _require_batch("random_flip", images)
     mirrored = rng.integers(2, size=len(images)).astype(bool)
     return np.where(mirrored[:, None, None, None], images[..., ::-1], images)

@@ -35,9 +35,7 @@ def load_cifar100(folder: str | Path) -> Dataset:
     return _load("cifar100", Path(folder), ["train.bin"], "test.bin", "fine_label_names.txt", label_bytes=2)
 
 
-def _load(
-    name: str, folder: Path, train: Sequence[str], test: str, class_names: str, *, label_bytes: int
-) -> Dataset:
+def _load(name: str, folder: Path, train: Sequence[str], test: str, class_names: str, *, label_bytes: int) -> Dataset:
     number = name.removeprefix("cifar")
     source = f"unpack https://www.cs.toronto.edu/~kriz/cifar-{number}-binary.tar.gz there (the binary version)"
     classes = tuple(read(find(folder, class_names, source)).decode().split())

@@ -53,7 +53,8 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of each image."""
-        return self.train.images.shape[1:]  # type: ignore[return-value]
+        _, C, H, W = self.train.images.shape
+        return C, H, W
 
 
 def prepare(
