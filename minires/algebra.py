@@ -159,6 +159,9 @@ class Abs(Function):
         x = self.saved.x
         return (grad_output * array_module(x).sign(x),)
 
+    def signature(self) -> Array:
+        return array_module(self.saved.x).sign(self.saved.x)
+
 
 class Exp(Function):
     """e^x, its own derivative."""
@@ -213,6 +216,13 @@ class Clip(Function):
         if self.upper is not None:
             inside &= x <= self.upper
         return (grad_output * inside,)
+
+    def signature(self) -> Array:
+        x = self.saved.x
+        xp = array_module(x)
+        below = xp.zeros(x.shape, bool) if self.lower is None else x < self.lower
+        above = xp.zeros(x.shape, bool) if self.upper is None else x > self.upper
+        return above.astype("int8") - below
 
 
 class Sum(Function):
@@ -284,6 +294,9 @@ class Max(Function):
             index = expand_reduced(self.saved.argmax, self._shape, self.axis)
             xp.put_along_axis(grad_x, index, expand_reduced(grad_output, self._shape, self.axis), self.axis)
         return (grad_x,)
+
+    def signature(self) -> Array:
+        return self.saved.argmax
 
 
 class Reshape(Function):

@@ -20,6 +20,9 @@ class ReLU(Function):
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         return (activation.relu_backward(grad_output, self.saved.output),)
 
+    def signature(self) -> Array:
+        return self.saved.output > 0
+
 
 class Sigmoid(Function):
     """s = 1 / (1 + e^-x): ds = s (1 - s) dx. Computed from e^-|x|, which can't overflow."""

@@ -30,8 +30,8 @@ class BatchNorm(Function):
 
     def statistics(self, x: Array) -> tuple[Array, Array]:
         """Mean and biased variance of each channel of ``x``; kept, for the running statistics."""
-        self.mean, self.variance = normalization.batch_statistics(x)
-        return self.mean, self.variance
+        self._mean, self._variance = normalization.batch_statistics(x)
+        return self._mean, self._variance
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None) -> Array:
         return _normalize(self, self, x, weight, bias)
@@ -48,11 +48,11 @@ class Normalize(BatchNorm):
 
     def __init__(self, mean: Array, variance: Array, eps: float) -> None:
         super().__init__(eps)
-        self.mean, self.variance = mean, variance
+        self._mean, self._variance = mean, variance
 
     def statistics(self, x: Array) -> tuple[Array, Array]:
         """The constants that it was made with."""
-        return self.mean, self.variance
+        return self._mean, self._variance
 
 
 class BatchNormReLU(Function):
@@ -68,6 +68,9 @@ class BatchNormReLU(Function):
         saved = self.saved
         statistics = saved.mean, saved.inverse_std, saved.weight
         return self.norm.kernel(grad_output, saved.x, *statistics, saved.output, self.needs_input_grad[3])
+
+    def signature(self) -> Array:
+        return self.saved.output > 0
 
     def expand(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, addend: Tensor | None) -> Tensor:
         """The textbook's way: normalize, add, rectify."""
@@ -203,6 +206,6 @@ def _update_running(
     if not training or running_mean is None or running_var is None:
         return
     count = x.size // x.shape[1]
-    mean, variance = norm.mean, norm.variance
+    mean, variance = norm._mean, norm._variance
     running_mean += x.dtype.type(momentum) * (mean - running_mean)
     running_var += x.dtype.type(momentum) * (variance * x.dtype.type(count / (count - 1)) - running_var)

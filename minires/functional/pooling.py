@@ -27,6 +27,9 @@ class MaxPool2d(Function):
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         return (pooling.max_pool_backward(grad_output, self.saved.argmax, self._shape),)
 
+    def signature(self) -> Array:
+        return self.saved.argmax
+
 
 class AvgPool2d(Function):
     """The mean of each window, a linear map; its adjoint shares each gradient equally among the window's taps."""

@@ -59,6 +59,9 @@ class Where(Function):
             sum_to_shape(grad_output * ~self._condition, self._shapes[1]),
         )
 
+    def signature(self) -> Array:
+        return self._condition
+
 
 def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """``tensors`` joined along ``axis``; their other lengths must agree, or ValueError is raised."""

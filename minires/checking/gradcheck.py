@@ -1,0 +1,265 @@
+"""``minires.gradcheck``: is this backward pass the derivative of this forward pass?
+
+The question asked is <v, J d> = <J^T v, d>: the left side by differences of the forward pass, the right side by the
+backward pass, for a random upstream gradient v and directions d. v is random because a constant one forgives too much:
+with all ones, a backward pass that reverses the batch is right, and so is any gradient of a batch norm, which sums to
+zero whatever one does. Everything runs in float64 on copies.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from minires.checking.measuring import Direction, Measurement, Meter
+from minires.checking.numerical import RATIO, Plateau
+from minires.checking.report import Comparison, GradReport, Point
+from minires.checking.subject import DamageError, Subject, TensorSubject
+from minires.nn import Module
+from minires.tensor import Tensor
+from minires_kernels.arrays import Array
+
+Mode = Literal["auto", "full", "fast"]
+
+FEW_ELEMENTS = 2000
+"""Up to so many elements in all, ``auto`` compares each of them."""
+SAMPLES = 128
+"""How many single elements are sampled, over all variables, where there are more."""
+FEW_VARIABLES = 8
+"""Up to so many variables, each gets a step of its own and two random directions; else one step, one direction."""
+SAFETY = 10.0
+"""How many times the expected noise a difference may be: the fitted noise is typical, not a bound."""
+RESOLUTION = 1e-3
+"""A derivative whose noise exceeds this part of the variable's typical derivative doesn't tell right from wrong."""
+
+
+def gradcheck(
+    fn: Callable[..., Any],
+    *inputs: Any,
+    parameters: Module | Mapping[str, Tensor] | Iterable[Tensor] = (),
+    mode: Mode = "auto",
+    rtol: float = 1e-6,
+    seed: int = 0,
+) -> GradReport:
+    """Compare the gradients that backward computes with differences of the forward pass.
+
+    ``fn``: a callable of tensors that returns a tensor, a Module, or a Function class. ``inputs``: each floating-point
+    Tensor or array is checked, as a float64 copy; anything else is passed on as it is. The parameters of a Module are
+    checked too, and those in ``parameters`` (a Module, a mapping of names, or tensors) when ``fn`` is a closure;
+    meanwhile they and the module's state are float64, and afterwards exactly what they were.
+
+    ``mode``: "full" compares every element, "fast" random directions and a sample of elements, borders always among
+    them; "auto" takes "full" up to 2,000 elements in all. ``rtol``: the relative error that is forgiven, on top of the
+    measured noise of the differences. ``seed`` draws the upstream gradient, the directions and the sample.
+
+    Also checked: the same call gives the same bits twice, inputs and upstream gradient stay untouched, gradients have
+    their variables' shapes and share no memory, a second backward agrees with the first. Elements on a kink (ReLU at 0,
+    a tie of max) are left out, counted and named.
+
+    Returns a :class:`GradReport`, truthy when all is right; ``print(report)`` explains. Raises TypeError for arguments
+    that can't be checked, ValueError for ones that aren't finite.
+    """
+    if mode not in ("auto", "full", "fast"):
+        raise ValueError(f"gradcheck: mode must be 'auto', 'full' or 'fast', got {mode!r}")
+    subject = TensorSubject(fn, inputs, parameters)
+    try:
+        return check(subject, mode=mode, rtol=rtol, seed=seed)
+    finally:
+        subject.close()
+
+
+def check(subject: Subject, *, mode: Mode = "auto", rtol: float = 1e-6, seed: int = 0) -> GradReport:
+    """:func:`gradcheck` for any :class:`Subject`."""
+    for variable in subject.variables:
+        _require_finite(variable.name, variable.array)
+
+    def failed(problem: str) -> GradReport:
+        return GradReport(subject.name, seed, problem=problem, source=subject.source())
+
+    before = [variable.array.copy() for variable in subject.variables]
+    base = subject.evaluate()
+    again = subject.evaluate()
+    touched = _changed(subject, before)
+    if touched:
+        return failed(f"forward changes its input {touched}: inputs are values, work on a copy")
+    if base.output.shape != again.output.shape:
+        return failed(f"two calls with the same input return shapes {base.output.shape} and {again.output.shape}")
+    if not np.isfinite(base.output).all():
+        bad = np.argwhere(~np.isfinite(base.output))[0].tolist()
+        return failed(f"forward returns {base.output[tuple(bad)]} at {bad}: there is no derivative to check")
+    if not np.array_equal(base.output, again.output):
+        return failed("two calls with the same input return different values: pass a generator with a fixed seed, "
+                      "or reset what the function keeps between calls")  # fmt: skip
+    rng = np.random.default_rng(seed)
+    upstream = rng.standard_normal(base.output.shape)
+    kept = upstream.copy()
+    try:
+        gradients = subject.gradients(upstream)
+    except DamageError as damage:
+        return failed(str(damage))
+    problem = _impoliteness(subject, before, gradients, upstream, kept)
+    if problem:
+        return failed(problem)
+    meter = Meter(subject, upstream, base.choices, base.output)
+    elements = sum(variable.array.size for variable in subject.variables)
+    every = mode == "full" or (mode == "auto" and elements <= FEW_ELEMENTS)
+    comparisons = tuple(
+        _compare(subject, meter, position, gradient, every, rtol, rng) for position, gradient in enumerate(gradients)
+    )
+    return GradReport(subject.name, seed, comparisons, source=subject.source(), evaluations=meter.evaluations)
+
+
+def _compare(
+    subject: Subject, meter: Meter, position: int, gradient: Array | None, every: bool, rtol: float, rng: Any
+) -> Comparison:
+    variable = subject.variables[position]
+    analytic = np.zeros(variable.array.shape) if gradient is None else gradient
+    few = len(subject.variables) <= FEW_VARIABLES
+    plateau = meter.plateau(position, rng) if few else meter.joint_plateau(rng)
+    worth = RESOLUTION * float(np.sqrt(np.mean(np.square(analytic)))) if analytic.size else 0.0
+    points: list[Point] = []
+    if every:
+        chosen: Iterable[int] = range(analytic.size)
+    else:
+        chosen = sample_elements(analytic.shape, max(2, SAMPLES // len(subject.variables)), rng)
+        for _ in range(2 if few else 1):
+            points.extend(_along(meter, meter.random_direction(position, rng), plateau, analytic, worth, rtol))
+    for element in chosen:
+        direction = Direction(position, np.array([element]), np.ones(1))
+        points.append(_point(meter, direction, plateau, analytic, worth, rtol))
+    return Comparison(variable.name, analytic.shape, variable.given_dtype, gradient, tuple(points))
+
+
+def _along(
+    meter: Meter, direction: Direction, plateau: Plateau, analytic: Array, worth: float, rtol: float
+) -> list[Point]:
+    """A direction of many elements; halved, and halved again, around the elements that lie on kinks."""
+    points, waiting, patience = [], [direction], 64
+    while waiting:
+        part = waiting.pop()
+        if not len(part.elements):
+            continue
+        point = _point(meter, part, plateau, analytic, worth * len(part.elements) ** 0.5, rtol)
+        if point.numeric.excluded and len(part.elements) > 1 and patience:
+            patience -= 1
+            waiting.extend(part.halves())
+        else:
+            points.append(point)
+    return points
+
+
+def _point(meter: Meter, direction: Direction, plateau: Plateau, analytic: Array, worth: float, rtol: float) -> Point:
+    derivative = float(np.sum(analytic.flat[direction.elements] * direction.signs))
+    # What backward itself may have rounded: a few units in the last place of what it added up.
+    own = 64 * np.finfo(np.float64).eps * float(np.abs(analytic.flat[direction.elements]).sum())
+
+    def point(numeric: Measurement) -> Point:
+        tolerance = rtol * max(abs(derivative), abs(numeric.value)) + SAFETY * numeric.noise + own
+        return Point(direction, derivative, numeric, tolerance)
+
+    first = point(meter.measure(direction, plateau, worth))
+    if not first.wrong:
+        return first
+    return _second_look(meter, direction, plateau, worth, first, point)
+
+
+def _second_look(
+    meter: Meter,
+    direction: Direction,
+    plateau: Plateau,
+    worth: float,
+    first: Point,
+    point: Callable[[Measurement], Point],
+) -> Point:
+    """Before an element counts as wrong: a kink that no node reports, or a step too large for this very element?
+
+    Smaller steps are tried; two that agree with the gradient acquit it. A jump of the slope at the point itself, with
+    the gradient between the two slopes, is a kink: any slope between is a valid subgradient there.
+    """
+    scale = meter.scales[direction.variable]
+    step, acquittals = first.numeric.step, 0
+    gaps: list[tuple[float, float, float, float]] = []
+    while acquittals < 2 and len(gaps) < 4:
+        step /= RATIO
+        noise = plateau.noise(step) / scale
+        if noise > max(worth, 1e-4 * abs(first.numeric.value)):
+            break
+        value, left, right, crossed = meter.slopes([direction], step)
+        if crossed:
+            break
+        gaps.append((abs(right - left), left, right, noise))
+        attempt = point(Measurement(value, noise, step))
+        acquittals = 0 if attempt.wrong else acquittals + 1
+    if acquittals == 2:
+        return attempt
+    if len(gaps) >= 2:
+        (before, *_), (after, left, right, noise) = gaps[-2:]
+        jumps = after > before / 2 and after > 100 * noise
+        margin = 0.01 * after
+        if jumps and min(left, right) - margin <= first.analytic <= max(left, right) + margin:
+            kink = Counter({"a kink that no node reports": 1})
+            return point(Measurement(float("nan"), float("nan"), step, kink))
+    return first
+
+
+def sample_elements(shape: tuple[int, ...], count: int, rng: np.random.Generator) -> list[int]:
+    """``count`` distinct flat indices: the first and the last element, borders of random axes, and random ones."""
+    size = int(np.prod(shape, dtype=int))
+    if size <= count:
+        return list(range(size))
+    chosen = {0, size - 1}
+    while len(chosen) < count:
+        index = [int(rng.integers(length)) for length in shape]
+        if len(chosen) % 2:
+            axis = int(rng.integers(len(shape)))
+            index[axis] = int(rng.choice((0, shape[axis] - 1)))
+        chosen.add(int(np.ravel_multi_index(index, shape)))
+    return sorted(chosen)
+
+
+# ---------------------------------------------------------------- politeness
+
+
+def _require_finite(name: str, array: Array) -> None:
+    if not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise ValueError(f"gradcheck: {name}{bad} is {array[tuple(bad)]}; only finite values can be checked")
+
+
+def _changed(subject: Subject, before: list[Array]) -> str:
+    """The name of the first variable that isn't what it was, or nothing."""
+    for variable, copy in zip(subject.variables, before, strict=True):
+        if not np.array_equal(variable.array, copy):
+            return variable.name
+    return ""
+
+
+def _impoliteness(
+    subject: Subject, before: list[Array], gradients: list[Array | None], upstream: Array, kept: Array
+) -> str:
+    """What backward did to its surroundings, in one sentence, or nothing."""
+    touched = _changed(subject, before)
+    if touched:
+        return f"backward changes the input {touched}: it may read what forward was given, not write it"
+    if not np.array_equal(upstream, kept):
+        return "backward writes into its upstream gradient: other nodes may need it, work on a copy"
+    owned: list[tuple[str, Array]] = [("the upstream gradient", upstream)]
+    for variable, gradient in zip(subject.variables, gradients, strict=True):
+        if gradient is None:
+            continue
+        if gradient.shape != variable.array.shape:
+            return (f"the gradient of {variable.name} has shape {gradient.shape}, "
+                    f"but {variable.name} is {variable.array.shape}")  # fmt: skip
+        if gradient.dtype != variable.array.dtype:
+            return f"the gradient of {variable.name} is {gradient.dtype}, but {variable.name} is {variable.array.dtype}"
+        if not np.isfinite(gradient).all():
+            bad = np.argwhere(~np.isfinite(gradient))[0].tolist()
+            return f"the gradient of {variable.name} is {gradient[tuple(bad)]} at {bad}"
+        for name, other in (*owned, (variable.name, variable.array)):
+            if np.shares_memory(gradient, other):
+                return f"the gradient of {variable.name} shares memory with {name}: writing to one changes the other"
+        owned.append((f"the gradient of {variable.name}", gradient))
+    return ""

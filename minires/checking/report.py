@@ -1,0 +1,233 @@
+"""What a gradient check found: truthy when the gradient is right, readable when it isn't."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minires.checking.measuring import Direction, Measurement
+from minires_kernels.arrays import Array
+
+
+@dataclass(frozen=True)
+class Point:
+    """One derivative, of both kinds, along a direction of one variable (a single element, or many at once)."""
+
+    direction: Direction
+    analytic: float
+    numeric: Measurement
+    tolerance: float
+
+    @property
+    def is_element(self) -> bool:
+        """Whether the direction moves one element only."""
+        return len(self.direction.elements) == 1
+
+    @property
+    def error(self) -> float:
+        """How far the two lie apart; NaN where a kink left nothing to compare."""
+        return abs(self.analytic - self.numeric.value)
+
+    @property
+    def wrong(self) -> bool:
+        """Whether they lie further apart than numerical noise explains."""
+        return not self.numeric.excluded and not self.error <= self.tolerance
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The check of one input or parameter."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    """As it was given; the check itself ran in float64."""
+    analytic: Array | None
+    """The gradient that backward computed; None where none arrived (which counts as zero)."""
+    points: tuple[Point, ...]
+
+    @property
+    def wrong(self) -> list[Point]:
+        """The points where the gradient is wrong."""
+        return [point for point in self.points if point.wrong]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no point is wrong."""
+        return not any(point.wrong for point in self.points)
+
+    @property
+    def every_element(self) -> bool:
+        """Whether each element was compared, rather than directions and a sample."""
+        return all(point.is_element for point in self.points) and len(self.points) == np.prod(self.shape, dtype=int)
+
+    @property
+    def excluded(self) -> int:
+        """How many elements lie on a kink and have no derivative there."""
+        elements = [point.direction.elements for point in self.points if point.numeric.excluded]
+        return len(np.unique(np.concatenate(elements))) if elements else 0
+
+    @property
+    def kinks(self) -> Counter[str]:
+        """Node -> how many excluded elements had it on the way."""
+        counts: Counter[str] = Counter()
+        for point in self.points:
+            if point.numeric.excluded:
+                counts.update(dict.fromkeys(point.numeric.kinks, len(point.direction.elements)))
+        return counts
+
+    def numeric(self) -> Array:
+        """The numeric gradient, in the variable's shape, where single elements were measured; NaN elsewhere."""
+        gradient = np.full(self.shape, np.nan)
+        for point in self.points:
+            if point.is_element:
+                gradient.flat[point.direction.elements] = point.numeric.value * point.direction.signs
+        return gradient
+
+    @property
+    def worst(self) -> Point | None:
+        """The wrong point that is furthest off, in tolerances; a single element if there is one."""
+        return max(self.wrong, key=lambda point: (point.is_element, point.error / point.tolerance), default=None)
+
+
+@dataclass(frozen=True)
+class GradReport:
+    """The result of :func:`minires.gradcheck`. ``bool(report)`` says whether the gradient is right."""
+
+    function: str
+    seed: int
+    comparisons: tuple[Comparison, ...] = ()
+    problem: str = ""
+    """What made a comparison impossible or pointless, in one sentence; empty otherwise."""
+    source: str = ""
+    """``file:line`` of the code that was checked."""
+    evaluations: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+    def __bool__(self) -> bool:
+        return not self.problem and all(comparison.ok for comparison in self.comparisons)
+
+    @property
+    def ok(self) -> bool:
+        """``bool(report)``."""
+        return bool(self)
+
+    @property
+    def excluded(self) -> int:
+        """How many elements of all variables lie on kinks."""
+        return sum(comparison.excluded for comparison in self.comparisons)
+
+    @property
+    def kinks(self) -> Counter[str]:
+        """Node -> how many excluded elements had it on the way."""
+        return sum((comparison.kinks for comparison in self.comparisons), Counter())
+
+    def raise_if_wrong(self) -> GradReport:
+        """Raise AssertionError with the whole explanation unless the gradient is right. Returns the report itself."""
+        if not self:
+            raise AssertionError(str(self))
+        return self
+
+    # ---------------------------------------------------------------- text
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    __repr__ = __str__
+
+    def _lines(self) -> Iterator[str]:
+        verdict = "passed" if self else "FAILED"
+        where = f"  {self.source}" if self.source else ""
+        yield f"gradcheck {verdict}  {self.function}{where}  seed {self.seed}"
+        if self.problem:
+            yield f"  {self.problem}"
+        quiet = [c for c in self.comparisons if c.ok and not c.excluded] if len(self.comparisons) > 12 else []
+        for comparison in self.comparisons:
+            if comparison not in quiet:
+                yield from _comparison_lines(comparison)
+        if quiet:
+            points = [point for comparison in quiet for point in comparison.points]
+            elements = sum(point.is_element for point in points)
+            yield f"  ok    {len(quiet)} others: {len(points) - elements} directions, {elements} elements"
+        yield from (f"  {note}" for note in self.notes)
+
+    # ---------------------------------------------------------------- other forms
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain Python values, for JSON."""
+        return {
+            "ok": bool(self),
+            "function": self.function,
+            "source": self.source,
+            "seed": self.seed,
+            "problem": self.problem,
+            "evaluations": self.evaluations,
+            "excluded": self.excluded,
+            "kinks": dict(self.kinks),
+            "comparisons": [_comparison_dict(comparison) for comparison in self.comparisons],
+        }
+
+    def _repr_html_(self) -> str:
+        colour = "#0a7d33" if self else "#b3261e"
+        return f'<pre style="border-left:4px solid {colour};padding-left:.8em">{html.escape(str(self))}</pre>'
+
+
+def _comparison_lines(comparison: Comparison) -> Iterator[str]:
+    elements = sum(point.is_element for point in comparison.points)
+    how = (
+        f"every element ({elements})"
+        if comparison.every_element
+        else f"{len(comparison.points) - elements} directions, {elements} elements"
+    )
+    state = "ok   " if comparison.ok else "WRONG"
+    kinks = f"; {comparison.excluded} on kinks of {_listing(comparison.kinks)}" if comparison.excluded else ""
+    nothing = "; no gradient arrives" if comparison.analytic is None else ""
+    yield f"  {state} {comparison.name} {comparison.shape}: {how}{kinks}{nothing}"
+    worst = comparison.worst
+    if worst is None:
+        return
+    place = _place(worst, comparison)
+    yield (
+        f"        {len(comparison.wrong)} of {len(comparison.points)} wrong; worst {place}: "
+        f"analytic {worst.analytic:+.6e}, numeric {worst.numeric.value:+.6e} (noise {worst.numeric.noise:.0e}), "
+        f"relative error {worst.error / max(abs(worst.numeric.value), 1e-300):.1e}"
+    )
+
+
+def _place(point: Point, comparison: Comparison) -> str:
+    if not point.is_element:
+        return f"along a random direction of {len(point.direction.elements)} elements"
+    index = np.unravel_index(int(point.direction.elements[0]), comparison.shape)
+    return f"{comparison.name}[{', '.join(str(int(i)) for i in index)}]"
+
+
+def _listing(kinks: Counter[str], most: int = 4) -> str:
+    names = [f"{name} ({count})" for name, count in kinks.most_common(most)]
+    return ", ".join(names) + (f" and {len(kinks) - most} more nodes" if len(kinks) > most else "")
+
+
+def _comparison_dict(comparison: Comparison) -> dict[str, Any]:
+    worst = comparison.worst
+    return {
+        "name": comparison.name,
+        "shape": list(comparison.shape),
+        "dtype": str(comparison.dtype),
+        "ok": comparison.ok,
+        "points": len(comparison.points),
+        "wrong": len(comparison.wrong),
+        "excluded": comparison.excluded,
+        "worst": None
+        if worst is None
+        else {
+            "place": _place(worst, comparison),
+            "analytic": worst.analytic,
+            "numeric": worst.numeric.value,
+            "noise": worst.numeric.noise,
+            "tolerance": worst.tolerance,
+        },
+    }

@@ -1,0 +1,250 @@
+"""What a gradient check looks at: a function of float64 arrays that can be evaluated and differentiated.
+
+Three kinds of code can be checked: functions of Tensors (and Modules) here, functions of NumPy arrays and of torch
+tensors in :mod:`minires.checking.foreign`. They all look alike to the checker: named variables, a value, gradients.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from minires.checking.kinks import Choices, choices_of, graph_of
+from minires.function import Function
+from minires.nn import Module
+from minires.tensor import Tensor, apply
+from minires_kernels.arrays import Array, to_cpu
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One array that the function depends on: the checker moves its elements and puts them back."""
+
+    name: str
+    array: Array
+    given_dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A value of the function, and which side of every kink it was computed on (empty when that isn't known)."""
+
+    output: Array
+    choices: Choices
+
+
+class Subject(Protocol):
+    """A function under check. Every evaluation starts from the same state, so that only the variables matter."""
+
+    name: str
+    variables: list[Variable]
+
+    def evaluate(self) -> Evaluation:
+        """The value at the variables' present elements."""
+
+    def gradients(self, upstream: Array) -> list[Array | None]:
+        """The gradient of sum(upstream * value) for each variable; None where no gradient arrives."""
+
+    def source(self) -> str:
+        """``file:line`` of the code that is at work, once gradients were computed; empty when it isn't known."""
+
+    def close(self) -> None:
+        """Put everything back that was changed for the check."""
+
+
+class TensorSubject:
+    """A callable of Tensors. Inputs are copied; parameters and module state become float64 until :meth:`close`."""
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        inputs: tuple[Any, ...],
+        parameters: Module | Mapping[str, Tensor] | Iterable[Tensor],
+        dtype: Any = np.float64,
+    ) -> None:
+        self._fn = _function_applier(fn) if _is_function_class(fn) else fn
+        self.name = _name_of(fn)
+        self._arguments: list[Any] = []
+        self._tensors: list[Tensor] = []
+        self.variables: list[Variable] = []
+        self._source = ""
+        for position, value in enumerate(inputs):
+            array = value.data if isinstance(value, Tensor) else value
+            if not hasattr(array, "dtype") or array.dtype.kind in "iub":
+                self._arguments.append(value)
+                continue
+            if array.dtype.kind != "f":
+                raise TypeError(f"gradcheck: input {position} is {array.dtype}; only real numbers can be checked")
+            tensor = Tensor(array.astype(dtype), requires_grad=True)
+            self._arguments.append(tensor)
+            self._add(_input_name(fn, position), tensor, array.dtype)
+        modules = [root for root in (fn, parameters) if isinstance(root, Module)]
+        self._state = _State(modules)
+        named = dict(_named(parameters))
+        for root in modules:
+            named.update(root.named_parameters())
+        self._originals = [(tensor, tensor.data, tensor.grad) for tensor in named.values()]
+        for name, tensor in named.items():
+            given = tensor.dtype
+            tensor.data = tensor.data.astype(dtype)
+            self._add(name, tensor, given)
+        self._state.convert(dtype)
+        if not self.variables:
+            self.close()
+            raise TypeError("gradcheck: none of the inputs is a floating-point Tensor or array: nothing to check")
+        self._names = {
+            id(tensor): variable.name for tensor, variable in zip(self._tensors, self.variables, strict=True)
+        }
+
+    def _add(self, name: str, tensor: Tensor, given_dtype: Any) -> None:
+        self._tensors.append(tensor)
+        self.variables.append(Variable(name, tensor.data, given_dtype))
+
+    def _call(self) -> Tensor:
+        self._state.reset()
+        output = self._fn(*self._arguments)
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"gradcheck: {self.name} must return one Tensor, got {type(output).__name__}; "
+                "to check one of several results, pass a lambda that picks it"
+            )
+        if output.dtype.kind != "f":
+            raise TypeError(f"gradcheck: {self.name} returned {output.dtype}; only real results have a gradient")
+        return output
+
+    def evaluate(self) -> Evaluation:
+        """See :class:`Subject`."""
+        output = self._call()
+        # A copy, since a result may be a view of a variable, which the checker is about to move.
+        return Evaluation(to_cpu(output.data).copy(), choices_of(output, self._names))
+
+    def gradients(self, upstream: Array) -> list[Array | None]:
+        """See :class:`Subject`. Computed twice from one graph: a backward that damages what it saved differs then."""
+        output = self._call()
+        if not output.requires_grad:
+            return [None] * len(self.variables)
+        self._source = _source(self._fn, graph_of(output))
+        kept = upstream.copy()
+        first = self._backward(output, upstream, retain_graph=True)
+        if not np.array_equal(upstream, kept):
+            raise DamageError("backward writes into its upstream gradient: other nodes may need it, work on a copy")
+        second = self._backward(output, upstream, retain_graph=False)
+        for variable, one, two in zip(self.variables, first, second, strict=True):
+            if one is not None and two is not None and not np.array_equal(one, two, equal_nan=True):
+                raise DamageError(
+                    f"{self.name}: a second backward through the same graph gives another gradient of {variable.name}: "
+                    "some backward writes into an array that it was given or has saved, or draws random numbers"
+                )
+        return first
+
+    def _backward(self, output: Tensor, upstream: Array, retain_graph: bool) -> list[Array | None]:
+        for tensor in self._tensors:
+            tensor.grad = None
+        output.backward(upstream, retain_graph=retain_graph)
+        return [tensor.grad for tensor in self._tensors]
+
+    def source(self) -> str:
+        """See :class:`Subject`."""
+        return self._source
+
+    def close(self) -> None:
+        """See :class:`Subject`: the parameters and state hold the very arrays that they held before."""
+        for tensor, data, grad in self._originals:
+            tensor.data, tensor.grad = data, grad
+        self._state.restore()
+
+
+class DamageError(Exception):
+    """Backward isn't a function of its arguments: what it says is in the message."""
+
+
+class _State:
+    """What modules carry from call to call: arrays (running statistics) and random generators."""
+
+    def __init__(self, roots: list[Module]) -> None:
+        modules = {id(module): module for root in roots for module in root.modules()}.values()
+        self._arrays = [
+            (module, name, value) for module in modules for name, value in vars(module).items() if _is_state(value)
+        ]
+        self._generators = [
+            (value, value.bit_generator.state)
+            for module in modules
+            for value in vars(module).values()
+            if isinstance(value, np.random.Generator)
+        ]
+        self._copies: list[tuple[Array, Array]] = []
+
+    def convert(self, dtype: Any) -> None:
+        for module, name, array in self._arrays:
+            converted = array.astype(dtype) if array.dtype.kind == "f" else array.copy()
+            setattr(module, name, converted)
+            self._copies.append((converted, converted.copy()))
+
+    def reset(self) -> None:
+        for array, copy in self._copies:
+            array[...] = copy
+        for generator, state in self._generators:
+            generator.bit_generator.state = state
+
+    def restore(self) -> None:
+        for module, name, array in self._arrays:
+            setattr(module, name, array)
+        for generator, state in self._generators:
+            generator.bit_generator.state = state
+
+
+def _is_state(value: Any) -> bool:
+    return hasattr(value, "dtype") and hasattr(value, "strides") and not isinstance(value, Tensor)
+
+
+def _named(parameters: Module | Mapping[str, Tensor] | Iterable[Tensor]) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(parameters, Module):
+        return
+    pairs = (
+        parameters.items()
+        if isinstance(parameters, Mapping)
+        else ((f"parameter {i}", parameter) for i, parameter in enumerate(parameters))
+    )
+    for name, parameter in pairs:
+        if not isinstance(parameter, Tensor) or not parameter.requires_grad:
+            raise TypeError(f"gradcheck: {name} must be a Tensor that requires a gradient, got {parameter!r}")
+        yield name, parameter
+
+
+def _input_name(fn: Any, position: int) -> str:
+    """The name of ``fn``'s parameter at ``position``, as far as its code says."""
+    code = getattr(fn.forward if isinstance(fn, Module) or _is_function_class(fn) else fn, "__code__", None)
+    if code is None:
+        return f"input {position}"
+    bound = int(isinstance(fn, Module) or _is_function_class(fn) or hasattr(fn, "__self__"))
+    names = code.co_varnames[bound : code.co_argcount]
+    return names[position] if position < len(names) else f"input {position}"
+
+
+def _name_of(fn: Any) -> str:
+    if isinstance(fn, Module):
+        return type(fn).__name__
+    return str(getattr(fn, "__qualname__", type(fn).__name__)).replace("<locals>.", "").replace("<lambda>", "lambda")
+
+
+def _source(fn: Any, nodes: list[Function]) -> str:
+    """``file:line``: of backward, when a single kind of Function is at work; else of the function itself."""
+    kinds = {type(node) for node in nodes}
+    code = kinds.pop().backward if len(kinds) == 1 else fn.forward if isinstance(fn, Module) else fn
+    code = getattr(code, "__code__", None)
+    if code is None:
+        return ""
+    path = os.path.relpath(code.co_filename)
+    return f"{code.co_filename if path.startswith('..') else path}:{code.co_firstlineno}"
+
+
+def _is_function_class(fn: Any) -> bool:
+    return isinstance(fn, type) and issubclass(fn, Function)
+
+
+def _function_applier(function: Any) -> Callable[..., Tensor]:
+    return lambda *tensors: apply(function(), *tensors)
