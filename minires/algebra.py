@@ -296,7 +296,7 @@ class Max(Function):
         return (grad_x,)
 
     def signature(self) -> Array:
-        return self.saved.argmax
+        return array_module(self.saved.argmax).asarray(self.saved.argmax)
 
 
 class Reshape(Function):
