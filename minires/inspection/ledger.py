@@ -50,7 +50,7 @@ Additions that directly follow one another, x + F(x) + G(x), are one junction of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -84,9 +84,10 @@ class Row:
     """One junction: where ways part (``fork``) and where they meet (``meeting``, an addition).
 
     ``block``: the path of the module in which that happens, or the addition's name outside of modules. ``parts``: the
-    shortcut, which is the way with the fewest operations, then the branches. ``sum``: what the parts add up to: the
-    fork's gradient, or, where outer ways join in (nested blocks), the part of it that belongs to this junction.
-    ``branch_norm``: the norm of all branches together; ``cosine``: between them and the shortcut, NaN if either is 0.
+    shortcut, which is the way with the fewest operations, then the branches in order of creation. ``sum``: what the
+    parts add up to: the fork's gradient, or, where outer ways join in (nested blocks), the part of it that belongs to
+    this junction. ``branch_norm``: the norm of all branches together; ``cosine``: between them and the shortcut, NaN if
+    either is 0.
     """
 
     block: str
@@ -141,7 +142,7 @@ class Ledger:
         for row in self.rows:
             norms = number(row.shortcut.norm), number(row.branch_norm), number(row.cosine, "+.3f")
             lines.append((row.block, row.kind, shape_text(row.fork.shape), *norms, _bar(row), number(row.sum_norm)))
-            for position, part in enumerate(row.branches if len(row.branches) > 1 else ()):
+            for position, part in enumerate(row.branches if len(row.branches) > 1 else (), start=1):
                 way = part.nodes[0].name if part.nodes else "identity"
                 norm, share = number(part.norm), number(part.share, ".0%")
                 lines.append((f"  branch {position}: {way}", "", "", "", norm, "", share, ""))
@@ -207,11 +208,15 @@ class _PostDominators:
 
 @dataclass(eq=False, slots=True)
 class _Group:
-    """Ways of one fork that have met: ``at`` is the node up to which they are followed; ``parts`` if at an addition."""
+    """Ways of one fork that have met: ``at`` is the node up to which they are followed; ``parts`` if at an addition.
+
+    ``nodes``, once it is itself a part: the operations between the fork and the addition.
+    """
 
     at: Node
-    ways: list[Contribution]
+    ways: tuple[Contribution, ...]
     parts: list[_Group]
+    nodes: tuple[Node, ...] = ()
 
 
 def _junctions(fork: Node, ways: dict[Node, tuple[Contribution, ...]], order: _PostDominators) -> list[Row]:
@@ -219,50 +224,52 @@ def _junctions(fork: Node, ways: dict[Node, tuple[Contribution, ...]], order: _P
     groups = []
     for way in ways[fork]:
         assert way.consumer is not None
-        groups.append(_Group(way.consumer, [way], []))
+        groups.append(_Group(way.consumer, (way,), []))
     junctions: list[_Group] = []
     while len(groups) > 1:
         meeting = max((order.meeting(a.at, b.at) for a, b in combinations(groups, 2)), key=order.depth)
         joining = [group for group in groups if order.meeting(group.at, meeting) is meeting]
-        joined = _Group(meeting, [way for group in joining for way in group.ways], [])
+        joined = _Group(meeting, tuple(way for group in joining for way in group.ways), [])
         if meeting.op in ADDITIONS:
             for group in joining:
-                is_summand = bool(group.parts) and [way.consumer for way in ways[group.at]] == [meeting]
-                if is_summand:  # x + F(x) + G(x): the inner sum goes nowhere but into the outer one
-                    junctions.remove(group)
-                joined.parts += group.parts if is_summand else [group]
+                if group.parts and [way.consumer for way in ways[group.at]] == [meeting]:
+                    junctions.remove(group)  # x + F(x) + G(x): the inner sum goes nowhere but into the outer one
+                    joined.parts += group.parts
+                else:
+                    group.nodes = _between(group.ways, meeting, ways)
+                    joined.parts.append(group)
             junctions.append(joined)
         groups = [joined, *(group for group in groups if group not in joining)]
-    return [_row(fork, junction, ways) for junction in junctions]
+    return [_row(fork, junction) for junction in junctions]
 
 
-def _row(fork: Node, junction: _Group, ways: dict[Node, tuple[Contribution, ...]]) -> Row:
-    between = [_between(group.ways, junction.at, ways) for group in junction.parts]
-    first = min(range(len(between)), key=lambda position: len(between[position]))
-    positions = [first, *(position for position in range(len(between)) if position != first)]
-    grads = [_total([way.array for way in junction.parts[position].ways]) for position in positions]
-    whole = _total([way.array for way in junction.ways]) if len(junction.ways) > 2 else _total(grads)
+def _row(fork: Node, junction: _Group) -> Row:
+    in_order = sorted(junction.parts, key=lambda part: part.nodes[0].id if part.nodes else -1)
+    shortcut = min(in_order, key=lambda part: len(part.nodes))
+    groups = [shortcut, *(part for part in in_order if part is not shortcut)]
+    grads = [_total([way.array for way in group.ways]) for group in groups]
+    whole = _total(grads)
     squared = _dot(whole, whole)
     parts = tuple(
         Part(
-            tuple(junction.parts[position].ways),
-            between[position],
+            group.ways,
+            group.nodes,
             grad,
             math.sqrt(_dot(grad, grad)),
             _dot(grad, whole) / squared if squared else math.nan,
         )
-        for position, grad in zip(positions, grads, strict=True)
+        for group, grad in zip(groups, grads, strict=True)
     )
     branch = _total(grads[1:])
     branch_norm = math.sqrt(_dot(branch, branch))
     scale = parts[0].norm * branch_norm
     cosine = _dot(grads[0], branch) / scale if scale else math.nan
-    block = _common_path([junction.at, *(node for nodes in between for node in nodes)]) or junction.at.name
+    block = _common_path([junction.at, *(node for group in groups for node in group.nodes)]) or junction.at.name
     return Row(block, fork, junction.at, parts, whole, math.sqrt(squared), branch_norm, cosine)
 
 
 def _between(
-    starts: Iterable[Contribution], meeting: Node, ways: dict[Node, tuple[Contribution, ...]]
+    starts: Sequence[Contribution], meeting: Node, ways: dict[Node, tuple[Contribution, ...]]
 ) -> tuple[Node, ...]:
     """The nodes that the gradient passed between ``meeting`` and the fork on these ways, in order of creation."""
     found: set[Node] = set()
