@@ -103,7 +103,7 @@ def using(implementation: str) -> Iterator[None]:
     """Within the block, ``implementation`` is taken wherever a family has it and it covers the call.
 
     ``using("reference")`` runs everything on the specification. Raises ValueError with the nearest names when no
-    family has that implementation, ImportError when none that has it can load it.
+    family has that implementation, ImportError when one that has it can't load it.
     """
     owners = [family for family in families() if implementation in implementations(family)]
     if not owners:

@@ -1,0 +1,251 @@
+"""The registry: what a file in a folder becomes, who is chosen, and what is said when nothing fits.
+
+Files are added to a copy of the package, in a process of its own: the registry looks at the disk once.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minires_kernels
+from minires_kernels import Window, available, families, forced, implementations, kernels, load, patches, select, using
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+# ---- what is there
+
+
+def test_every_family_has_its_folder_and_its_reference_comes_first():
+    assert {"activation", "convolution", "normalization", "patches", "pooling", "update"} <= set(families())
+    for family in families():
+        assert implementations(family)[0] == "reference"
+        assert "reference" in available(family, "cpu")
+
+
+def test_kernels_are_functions_of_the_contract():
+    assert kernels("patches") == ("im2col", "col2im")
+    assert all(callable(getattr(patches, kernel)) for kernel in kernels("patches"))
+
+
+def test_available_ones_are_ordered_by_preference():
+    for family in families():
+        preferences = [getattr(load(family, name), "PREFERENCE", 0) for name in available(family, "cpu")]
+        assert preferences == sorted(preferences, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: implementations("convolutoin"), "no kernel family 'convolutoin'; did you mean 'convolution'"),
+        (lambda: load("patches", "referense"), "patches: there is no implementation 'referense'; did you mean 'ref"),
+        (lambda: load("patches", "zzz"), "there are: reference, numba_cpu"),
+        (lambda: using("numba_cup").__enter__(), "using: no kernel family .* 'numba_cup'; did you mean 'numba_cpu'"),
+    ],
+)  # fmt: skip
+def test_unknown_names_are_answered_with_the_nearest(ask, message):
+    with pytest.raises(ValueError, match=message):
+        ask()
+
+
+# ---- who is chosen
+
+
+def chosen(family="patches", kernel="im2col", x=None, **options):
+    return select(family, kernel, np.zeros((1, 1, 3, 3)) if x is None else x, Window.of(2), **options).__module__
+
+
+def test_the_preferred_one_is_chosen_and_first_goes_before_it():
+    best = available("patches", "cpu")[0]
+    assert chosen() == f"minires_kernels.patches.{best}"
+    assert chosen(first="reference") == "minires_kernels.patches.reference"
+
+
+def test_using_goes_before_everything_nests_and_is_undone():
+    assert forced() is None
+    with using("reference"):
+        assert chosen(first="numba_cpu") == "minires_kernels.patches.reference"
+        with using("im2col"):
+            assert forced() == "im2col"
+            assert chosen("convolution", "forward") == "minires_kernels.convolution.im2col"
+            assert chosen() == f"minires_kernels.patches.{available('patches', 'cpu')[0]}", "patches has no im2col"
+        assert forced() == "reference"
+    assert forced() is None
+
+
+def test_using_is_undone_by_an_exception():
+    with pytest.raises(KeyError), using("reference"):
+        raise KeyError
+    assert forced() is None
+
+
+def test_using_does_not_reach_other_threads():
+    seen = []
+    with using("reference"):
+        thread = threading.Thread(target=lambda: seen.append(forced()))
+        thread.start()
+        thread.join()
+    assert seen == [None]
+
+
+def test_what_is_no_array_has_no_device():
+    with pytest.raises(TypeError, match=r"expected a NumPy or CuPy array, got list; wrap it in numpy\.asarray"):
+        chosen(x=[[1.0]])
+
+
+# ---- what a file becomes
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package on which ``python(code)`` runs, after ``add(path, source)`` has put files there."""
+    return Copy(tmp_path)
+
+
+class Copy:
+    def __init__(self, folder):
+        self.folder = folder
+        source = Path(minires_kernels.__file__).parent
+        shutil.copytree(source, folder / "minires_kernels", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+
+    def add(self, path, source):
+        file = self.folder / "minires_kernels" / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(textwrap.dedent(source))
+
+    def python(self, code):
+        """What ``code`` prints, line by line."""
+        code = "from minires_kernels import *\nimport numpy as np\n" + textwrap.dedent(code)
+        return self.run("-c", code).splitlines()
+
+    def run(self, *arguments):
+        environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        finished = subprocess.run(
+            [sys.executable, *arguments], env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False
+        )
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+        return finished.stdout
+
+
+HALVED = """
+    from minires_kernels.activation.reference import add, add_relu, relu_backward
+
+    PREFERENCE = 10**6
+
+    def relu(x):
+        return x / 2
+"""
+CHOSEN = """
+    from minires_kernels import activation
+    print(activation.relu(np.array([4.0]))[0])
+"""
+
+
+def test_a_new_file_is_an_implementation_and_taken_when_preferred(package):
+    package.add("activation/halved.py", HALVED)
+    package.add("activation/_helper.py", "raise AssertionError('nobody imports a helper to see what it is')")
+    printed = package.python(
+        CHOSEN + "    print(available('activation', 'cpu')[0], '_helper' in implementations('activation'))"
+    )
+    assert printed == ["2.0", "halved False"]
+
+
+def test_a_call_that_is_not_covered_goes_to_the_next_even_under_using(package):
+    package.add("activation/halved.py", HALVED + "    def covers(kernel, x):\n        return x.ndim == 4")
+    code = """
+        from minires_kernels import activation
+        with using("halved"):
+            print(activation.relu(np.array([4.0]))[0], activation.relu(np.full((1, 1, 1, 1), 4.0)).item())
+    """
+    assert package.python(code) == ["4.0 2.0"]
+
+
+def test_a_file_for_the_gpu_is_not_taken_for_arrays_on_the_cpu(package):
+    package.add("activation/halved.py", HALVED + "    DEVICE = 'cuda'")
+    assert package.python(CHOSEN + "    print('halved' in available('activation', 'cuda'))") == ["4.0", "True"]
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [("no_such_library", "pip install no_such_library"), ("cupy.cuda", r"pip install -e '.[cuda12x]' (CUDA 12)")],
+)
+def test_a_missing_dependency_makes_it_unavailable_and_asking_for_it_says_what_to_install(package, module, command):
+    missing = f"raise ModuleNotFoundError('No module named {module!r}', name={module!r})".replace("'No", '"No', 1)
+    package.add("activation/halved.py", missing.replace("', name", '", name'))
+    printed = package.python(
+        CHOSEN
+        + """
+    for ask in (lambda: load("activation", "halved"), using("halved").__enter__):
+        try:
+            ask()
+        except ImportError as error:
+            print(error)
+    """
+    )
+    assert printed[0] == "4.0"
+    assert len(printed) == 3
+    for line in printed[1:]:
+        assert line.startswith(f"activation: implementation 'halved' is not available (No module named {module}); ")
+        assert command in line
+
+
+def test_when_nothing_covers_a_call_the_error_lists_what_is_known(package):
+    package.add("mirror/__init__.py", "KERNELS = ('flip',)")
+    package.add(
+        "mirror/reference.py", "def flip(x):\n    return x[::-1]\n\ndef covers(kernel, x):\n    return x.ndim > 0"
+    )
+    code = """
+        print("mirror" in families(), select("mirror", "flip", np.arange(3))(np.arange(3)))
+        try:
+            select("mirror", "flip", np.array(1))
+        except ImportError as error:
+            print(error)
+    """
+    printed = package.python(code)
+    assert printed == [
+        "True [2 1 0]",
+        "mirror: no available implementation computes flip on device 'cpu'; known: reference",
+    ]
+
+
+def test_importing_the_package_imports_no_implementation_and_nothing_but_numpy(package):
+    code = """
+        import sys
+        known = {"numba", "llvmlite", "cupy", "torch", "scipy", "minires"}
+        print(sorted(known & set(sys.modules)), [name for name in sys.modules if name.endswith((".reference", "_cpu"))])
+    """
+    assert package.python(code) == ["[] []"]
+
+
+# ---- what the README promises
+
+
+def readme_blocks():
+    return re.findall(r"```python\n(.*?)```", (REPOSITORY / "kernels" / "README.md").read_text(), re.DOTALL)
+
+
+def test_the_readmes_first_example_runs():
+    exec(readme_blocks()[0], {})
+
+
+def test_the_readmes_implementation_is_found_and_passes_the_contract_tests(package):
+    package.add("patches/one_view.py", readme_blocks()[1])
+    paths = f"pythonpath={REPOSITORY} {package.folder}"
+    printed = package.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", paths,
+                          "tests/kernels/test_contract.py", "-k", "one_view or refused")  # fmt: skip
+    assert int(re.search(r"(\d+) passed", printed)[1]) > 200
+
+
+def test_the_readmes_table_lists_every_kernel():
+    text = (REPOSITORY / "kernels" / "README.md").read_text()
+    for family in families():
+        for name in (family, *kernels(family)):
+            assert f"`{name}`" in text
