@@ -40,6 +40,7 @@ Read on in ``kinds`` (the compile-time constants and the width), ``emit`` (the t
 
 from __future__ import annotations
 
+from minires_kernels.simd.calls import address, call, in_parallel
 from minires_kernels.simd.kinds import Matrix, Tile, Vector, registers, vector
 from minires_kernels.simd.tiles import (
     tile_add,
@@ -71,9 +72,12 @@ __all__ = [
     "Matrix",
     "Tile",
     "Vector",
+    "address",
     "broadcast",
+    "call",
     "fma",
     "gate",
+    "in_parallel",
     "largest",
     "load",
     "load_part",

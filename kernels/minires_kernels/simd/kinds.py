@@ -51,6 +51,10 @@ class _Kind:
         """Where Numba looks for the type of an argument."""
         return Constant(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the cached type, which holds this value in turn."""
+        return {name: item for name, item in self.__dict__.items() if name != "_numba_type_"}
+
 
 @dataclass(frozen=True)
 class Vector(_Kind):
