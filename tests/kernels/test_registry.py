@@ -178,8 +178,7 @@ def test_a_file_for_the_gpu_is_not_taken_for_arrays_on_the_cpu(package):
     [("no_such_library", "pip install no_such_library"), ("cupy.cuda", r"pip install -e '.[cuda12x]' (CUDA 12)")],
 )
 def test_a_missing_dependency_makes_it_unavailable_and_asking_for_it_says_what_to_install(package, module, command):
-    missing = f"raise ModuleNotFoundError('No module named {module!r}', name={module!r})".replace("'No", '"No', 1)
-    package.add("activation/halved.py", missing.replace("', name", '", name'))
+    package.add("activation/halved.py", f"raise ModuleNotFoundError('No module named {module}', name='{module}')")
     printed = package.python(
         CHOSEN
         + """
