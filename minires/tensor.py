@@ -99,7 +99,10 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
         function.needs_input_grad = tuple(tensor is not None and tensor.requires_grad for tensor in inputs)
     else:
         function.needs_input_grad = (False,) * len(inputs)
-    array = function.forward(*arrays)
+    try:
+        array = function.forward(*arrays)
+    except ValueError as error:  # NumPy's own, about shapes: it doesn't know the operation
+        raise ValueError(f"{type(function).__name__}: {error}; inputs {_listing(inputs)}") from error
     function.number = next(_numbers)
     requires_grad = any(function.needs_input_grad)
     output = Tensor(_as_array(array))
@@ -132,13 +135,16 @@ def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> list[Array
         arrays.append(array)
         if array.dtype.kind == "f":
             if dtype is not None and array.dtype != dtype:
-                listing = ", ".join(f"{t.shape} {t.dtype}" for t in inputs if t is not None)
                 raise TypeError(
-                    f"{type(function).__name__}: inputs have different floating-point types: {listing}; "
+                    f"{type(function).__name__}: inputs have different floating-point types: {_listing(inputs)}; "
                     "nothing widens silently: convert one with .astype(...)"
                 )
             dtype = array.dtype
     return arrays
+
+
+def _listing(inputs: tuple[Tensor | None, ...]) -> str:
+    return ", ".join(f"{tensor.shape} {tensor.dtype}" for tensor in inputs if tensor is not None)
 
 
 def _as_array(value: Any) -> Array:
@@ -550,7 +556,8 @@ def _import_data(data: Any) -> Array:
 def _plain_index(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple(_plain_index(part) for part in index)
-    return index.data if isinstance(index, Tensor) else index
+    array = index.data if isinstance(index, Tensor) else index
+    return array.copy() if isinstance(array, np.ndarray) else array  # backward must see what forward saw
 
 
 def _gradients(function: Function, grad_output: Array) -> tuple[Array | None, ...]:

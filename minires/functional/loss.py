@@ -24,8 +24,10 @@ class CrossEntropy(Function):
         log_probabilities = shifted - xp.log(xp.exp(shifted).sum(1, keepdims=True))  # (N, K)
         self.save_for_backward(log_probabilities=log_probabilities)
         own = log_probabilities[xp.arange(N), self._target]
-        smoothing = logits.dtype.type(self.label_smoothing)
-        losses = -(1 - smoothing) * own - smoothing * log_probabilities.mean(1)  # (N,)
+        losses = -own  # (N,)
+        if self.label_smoothing:  # else a masked class, whose logarithm is -inf, would make 0 times infinity
+            smoothing = logits.dtype.type(self.label_smoothing)
+            losses = (1 - smoothing) * losses - smoothing * log_probabilities.mean(1)
         return losses if self.reduction == "none" else losses.sum() if self.reduction == "sum" else losses.mean()
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
@@ -73,4 +75,4 @@ def cross_entropy(
         raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if N == 0 and reduction == "mean":
         raise ValueError("cross_entropy: the mean over an empty batch doesn't exist; use reduction='sum'")
-    return apply(CrossEntropy(labels, label_smoothing, reduction), logits)
+    return apply(CrossEntropy(labels.copy(), label_smoothing, reduction), logits)

@@ -64,7 +64,7 @@ class Where(Function):
 
 
 def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """``tensors`` joined along ``axis``; their other lengths must agree, or ValueError is raised."""
+    """``tensors`` joined along ``axis``; their other lengths (else ValueError) and dtypes (TypeError) must agree."""
     _require_alike("concatenate", tensors, axis)
     first, *others = [[n for i, n in enumerate(t.shape) if i != axis % t.ndim] for t in tensors]
     if any(lengths != first for lengths in others):
@@ -74,11 +74,12 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """``tensors`` of one shape side by side along a new ``axis``. Raises ValueError when shapes differ."""
+    """``tensors`` of one shape side by side along a new ``axis``. Raises ValueError or TypeError when they differ."""
     if not tensors:
         raise ValueError("stack: needs at least one tensor")
     for tensor in tensors:
-        require_tensor("stack", "each item", tensor)
+        require_tensor("stack", "each item", tensor, any_dtype=True)
+    _require_one_dtype("stack", tensors)
     if any(tensor.shape != tensors[0].shape for tensor in tensors):
         raise ValueError(f"stack: shapes must agree, got {', '.join(str(tensor.shape) for tensor in tensors)}")
     ndim = tensors[0].ndim + 1
@@ -94,7 +95,7 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]]) -> Tensor:
 
     Raises ValueError for negative widths or another number of pairs than ``x`` has axes.
     """
-    require_tensor("pad", "x", x)
+    require_tensor("pad", "x", x, any_dtype=True)
     pairs = tuple((int(before), int(after)) for before, after in widths)
     if len(pairs) != x.ndim or any(min(pair) < 0 for pair in pairs):
         raise ValueError(
@@ -104,21 +105,33 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]]) -> Tensor:
 
 
 def where(condition: Array | Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """``x`` where ``condition`` (booleans) holds, ``y`` elsewhere; all three broadcast. Raises TypeError otherwise."""
-    require_tensor("where", "x", x)
-    require_tensor("where", "y", y)
+    """``x`` where ``condition`` (booleans) holds, ``y`` elsewhere; all three broadcast.
+
+    Raises TypeError for a condition that isn't boolean and for x and y of different dtypes, ValueError for shapes that
+    don't broadcast.
+    """
+    require_tensor("where", "x", x, any_dtype=True)
+    require_tensor("where", "y", y, any_dtype=True)
+    _require_one_dtype("where", (x, y))
     mask = condition.data if isinstance(condition, Tensor) else array_module(x.data).asarray(condition)
     if mask.dtype != bool:
         raise TypeError(f"where: condition must be boolean, got {mask.dtype}; compare first, as in x.data > 0")
-    return apply(Where(mask), x, y)
+    return apply(Where(mask.copy()), x, y)
 
 
 def _require_alike(op: str, tensors: Sequence[Tensor], axis: int) -> None:
     if not tensors:
         raise ValueError(f"{op}: needs at least one tensor")
     for tensor in tensors:
-        require_tensor(op, "each item", tensor)
+        require_tensor(op, "each item", tensor, any_dtype=True)
+    _require_one_dtype(op, tensors)
     ndim = tensors[0].ndim
     if any(tensor.ndim != ndim for tensor in tensors) or not -ndim <= axis < ndim:
         listing = ", ".join(str(tensor.shape) for tensor in tensors)
         raise ValueError(f"{op}: shapes must have the same number of axes, axis {axis} among them, got {listing}")
+
+
+def _require_one_dtype(op: str, tensors: Sequence[Tensor]) -> None:
+    if any(tensor.dtype != tensors[0].dtype for tensor in tensors):
+        listing = ", ".join(f"{tensor.shape} {tensor.dtype}" for tensor in tensors)
+        raise TypeError(f"{op}: tensors must have one dtype, got {listing}; convert with .astype(...)")
