@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 
 import numpy as np
 import pytest
@@ -99,6 +100,21 @@ def test_mixed_floating_point_types_are_refused_by_name(name):
 def test_operand_that_is_no_number_is_refused(name, other):
     with pytest.raises(TypeError, match=r"expected a Tensor, an array or a number, got (str|NoneType|list)"):
         BINARY[name](Tensor([1.0, 2.0]), other)
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_shapes_that_do_not_broadcast_are_refused_with_the_operation_s_name(name):
+    x, y = Tensor(np.ones((2, 3), np.float32)), Tensor(np.ones(4, np.float32))
+    message = rf"{name.title()}: .*broadcast.*; inputs \(2, 3\) float32, \(4,\) float32"
+    with pytest.raises(ValueError, match=message):
+        BINARY[name](x, y)
+
+
+@pytest.mark.parametrize(("x_shape", "y_shape"), [((2, 3), (4, 2)), ((2, 3), ()), ((5, 2, 3), (4, 3, 2)), ((3,), (4,))])
+def test_matrices_that_do_not_fit_are_refused_with_the_operation_s_name(x_shape, y_shape):
+    message = re.escape(f"; inputs {x_shape} float64, {y_shape} float64")
+    with pytest.raises(ValueError, match=f"MatMul: .*{message}"):
+        Tensor(np.ones(x_shape)) @ Tensor(np.ones(y_shape))
 
 
 def test_division_by_zero_gives_infinity_and_not_an_error():
@@ -297,6 +313,15 @@ def test_an_element_picked_twice_receives_both_gradients():
     x = Tensor(np.zeros(3), requires_grad=True)
     x[[0, 2, 0]].backward(np.array([1.0, 10.0, 100.0]))
     assert x.grad.tolist() == [101.0, 0.0, 10.0]
+
+
+def test_an_index_that_is_overwritten_later_does_not_change_the_gradient():
+    index = np.array([0, 2])
+    x = Tensor(np.zeros(3), requires_grad=True)
+    y = x[index, None]
+    index[:] = 1
+    y.backward(np.ones((2, 1)))
+    assert x.grad.tolist() == [1.0, 0.0, 1.0]
 
 
 def test_an_indexed_result_is_a_copy():

@@ -1,0 +1,67 @@
+"""linear."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minires import Tensor
+from minires.functional import linear
+from tests import oracles_net
+from tests.questions import check_gradients, check_politeness
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 2), (1, 1, 1), (0, 3, 2), (5, 2, 7)])
+def test_value_and_gradients(shape):
+    N, features, outputs = shape
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(each) for each in ((N, features), (outputs, features), (outputs,))]
+    np.testing.assert_allclose(linear(*map(Tensor, arrays)).data, oracles_net.linear(*arrays), rtol=1e-13, atol=1e-14)
+    check_gradients(linear, *arrays)
+    check_gradients(linear, *arrays[:2])
+    check_politeness(linear, *arrays)
+
+
+@pytest.mark.parametrize("skipped", range(3))
+def test_a_gradient_that_nobody_wants_is_not_computed(skipped):
+    shapes = ((3, 4), (2, 4), (2,))
+    y = linear(*(Tensor(np.ones(s), requires_grad=position != skipped) for position, s in enumerate(shapes)))
+    returned = y.creator.backward(np.ones((3, 2)))
+    assert [gradient is None for gradient in returned] == [position == skipped for position in range(3)]
+
+
+def tensor(*shape, dtype=np.float32):
+    return Tensor(np.zeros(shape, dtype))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            (tensor(2, 3), tensor(5, 4)),
+            ValueError,
+            r"linear: x has 3 features, but weight takes 4; x \(2, 3\), weight \(5, 4\); weight must be \(out_features",
+        ),
+        (
+            (tensor(2, 3), tensor(5, 3), tensor(3)),
+            ValueError,
+            r"linear: bias must have shape \(5,\); x \(2, 3\), weight \(5, 3\), bias \(3,\)",
+        ),
+        (
+            (tensor(2, 3, 1, 1), tensor(5, 3)),
+            ValueError,
+            r"linear: x must be \(N, features\), got shape \(2, 3, 1, 1\)",
+        ),
+        ((tensor(2, 3), tensor(5)), ValueError, "linear: weight must be"),
+        ((tensor(2, 3), np.zeros((5, 3))), TypeError, "linear: weight must be a Tensor, got ndarray"),
+        ((tensor(2, 3), tensor(5, 3, dtype=np.float64)), TypeError, "Linear: inputs have different floating-point"),
+        (
+            (tensor(2, 3, dtype=np.int64), tensor(5, 3)),
+            TypeError,
+            "linear: x must hold floating-point numbers, got int64",
+        ),
+    ],
+)
+def test_refuses(arguments, error, message):
+    with pytest.raises(error, match=message):
+        linear(*arguments)
