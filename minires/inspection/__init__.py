@@ -6,6 +6,7 @@ divides at each skip connection.
 
 from minires.inspection.ledger import Ledger, ledger
 from minires.inspection.record import Contribution, Gradient, GradientState, Node, NonFinite, Tape, record
+from minires.inspection.summary import Summary, summary
 
 __all__ = [
     "Contribution",
@@ -14,7 +15,9 @@ __all__ = [
     "Ledger",
     "Node",
     "NonFinite",
+    "Summary",
     "Tape",
     "ledger",
     "record",
+    "summary",
 ]

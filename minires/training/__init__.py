@@ -3,13 +3,13 @@
 from minires.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from minires.training.metrics import top_k_errors
 from minires.training.progress import progress
-from minires.training.trainer import Epoch, Trainer, TrainingDiverged, evaluate
+from minires.training.trainer import DivergenceError, Epoch, Trainer, evaluate
 
 __all__ = [
     "Checkpoint",
+    "DivergenceError",
     "Epoch",
     "Trainer",
-    "TrainingDiverged",
     "evaluate",
     "load_checkpoint",
     "progress",

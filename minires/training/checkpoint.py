@@ -10,11 +10,14 @@ from typing import Any
 
 from minires import models
 from minires.nn import Module
+from minires_kernels.arrays import to_cpu
+
+FORMAT = "minires/1"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """``model``: its name; ``options``: what ``models.create`` was called with; ``state``: its state_dict; ``notes``."""
+    """``model``: its name; ``options``: those of ``models.create``; ``state``: its state_dict; ``notes``: the rest."""
 
     model: str
     options: dict[str, Any]
@@ -40,8 +43,9 @@ def save_checkpoint(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
-    description = {"format": "minires/1", "model": model, "options": dict(options), "notes": dict(notes)}
-    numpy_format.save_file(net.state_dict(), unfinished, metadata={"minires": json.dumps(description)})
+    description = {"format": FORMAT, "model": model, "options": dict(options), "notes": dict(notes)}
+    state = {name: to_cpu(array) for name, array in net.state_dict().items()}
+    numpy_format.save_file(state, unfinished, metadata={"minires": json.dumps(description)})
     unfinished.replace(path)
 
 
@@ -56,10 +60,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         with safe_open(path, framework="numpy") as file:
             description = json.loads((file.metadata() or {})["minires"])
+            if description["format"] != FORMAT:
+                raise ValueError(f"its format is {description['format']!r}, and this version reads {FORMAT!r}")
+            model, options, notes = (description[key] for key in ("model", "options", "notes"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"load_checkpoint: {path} isn't a MiniRes checkpoint, or is damaged ({error})") from error
-    return Checkpoint(description["model"], description["options"], state, description["notes"])
+    return Checkpoint(model, options, state, notes)
 
 
 def _safetensors() -> Any:

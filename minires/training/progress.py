@@ -30,21 +30,24 @@ class Silence:
 
 
 class PlainLines:
-    """One line per epoch, for files, pipes and continuous integration."""
+    """One line per epoch, beginning with ``title``: for files, pipes and continuous integration."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
 
     def batch(self, epoch: int, done: int, total: int) -> None:
         """Nothing: only epochs are worth a line."""
 
     def epoch(self, line: str) -> None:
         """Print it at once."""
-        print(line, flush=True)
+        print(f"{self.title}  {line}", flush=True)
 
 
 @contextmanager
 def progress(title: str, epochs: int) -> Iterator[Progress]:
-    """A progress bar named ``title`` if standard output is a terminal (and neither CI nor NO_COLOR is set), else lines."""
+    """A bar named ``title`` if standard output is a terminal (and neither CI nor NO_COLOR is set), else lines."""
     if not sys.stdout.isatty() or os.environ.get("CI") or os.environ.get("NO_COLOR"):
-        yield PlainLines()
+        yield PlainLines(title)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress

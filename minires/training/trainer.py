@@ -20,6 +20,7 @@ from minires.optim import SGD, ReduceLROnPlateau
 from minires.tensor import Tensor, no_grad
 from minires.training.metrics import top_k_errors
 from minires.training.progress import Progress, Silence
+from minires_kernels.arrays import array_module, to_cpu
 
 Array = np.ndarray[Any, Any]
 
@@ -51,15 +52,15 @@ class Epoch:
         )
 
 
-class TrainingDiverged(RuntimeError):
-    """The loss became NaN or infinite. The net has its last good state again."""
+class DivergenceError(RuntimeError):
+    """The loss or a gradient became NaN or infinite. Net and optimizer have their last good state again."""
 
 
 class Trainer:
     """Trains ``net`` with ``optimizer`` on softmax cross-entropy.
 
-    ``schedule``: stepped after each training step, or, for a ``ReduceLROnPlateau``, after each epoch with the test error
-    (the training error where there is no test split). ``log``: a CSV file, a line per epoch, written as they end.
+    ``schedule``: stepped after each training step, or, for a ``ReduceLROnPlateau``, after each epoch with the test
+    error (the training error where there is no test split). ``log``: a CSV file, a line per epoch, written as they end.
     ``progress``: see :mod:`minires.training.progress`. ``after_epoch(epoch, is_best)`` is called at the end of each,
     for checkpoints; best is the lowest test error so far.
     """
@@ -83,17 +84,24 @@ class Trainer:
     def fit(self, loader: Loader, epochs: int, *, test: Split | None = None) -> list[Epoch]:
         """Train for ``epochs`` epochs; returns the log. Without ``test`` its columns are NaN.
 
-        Raises TrainingDiverged when the loss isn't finite: it names the first node of the graph that wasn't, and the
-        net gets back the state of the end of the last good epoch (or of the start).
+        A second call goes on, with the same log. Raises ValueError for a loader or a test split without images, and
+        DivergenceError when the loss or a gradient isn't finite: it names the first node of the graph that wasn't, and
+        net and optimizer get back what they were at the end of the last good epoch (or at the start).
         """
-        good = self.net.state_dict()
-        if self.log is not None:
+        if not len(loader) or (test is not None and not len(test)):
+            raise ValueError("Trainer.fit: there is nothing to train on, or to test with: a split has no images")
+        if self.log is not None and not self.history:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("w", newline="") as file:
                 csv.writer(file).writerow([field.name for field in fields(Epoch)])
         for _ in range(epochs):
-            epoch = self._epoch(loader, test, good)
-            good = self.net.state_dict()
+            good = self.net.state_dict(), self.optimizer.state_dict()
+            try:
+                epoch = self._epoch(loader, test)
+            except DivergenceError:
+                self.net.load_state_dict(good[0])
+                self.optimizer.load_state_dict(good[1])
+                raise
             is_best = all(epoch.test_error < other.test_error for other in self.history)
             self.history.append(epoch)
             if self.log is not None:
@@ -104,13 +112,13 @@ class Trainer:
                 self.after_epoch(epoch, is_best)
         return self.history
 
-    def _epoch(self, loader: Loader, test: Split | None, good: dict[str, Array]) -> Epoch:
+    def _epoch(self, loader: Loader, test: Split | None) -> Epoch:
         start, number = time.perf_counter(), len(self.history) + 1
         lr = self.optimizer.groups[0]["lr"]
         loss_sum, wrong, seen = 0.0, 0, 0
         self.net.train()
         for position, (images, labels) in enumerate(loader):
-            logits, loss = self._step(images, labels, good)
+            logits, loss = self._step(images, labels)
             loss_sum += loss * len(labels)
             wrong += top_k_errors(logits, labels)
             seen += len(labels)
@@ -123,33 +131,46 @@ class Trainer:
         seconds = time.perf_counter() - start
         return Epoch(number, lr, loss_sum / seen, train_error, test_loss, test_error, top5, seconds)
 
-    def _step(self, images: Array, labels: Array, good: dict[str, Array]) -> tuple[Array, float]:
-        """One training step; (logits, loss) from before the update."""
+    def _step(self, images: Array, labels: Array) -> tuple[Array, float]:
+        """One training step; (logits, loss) from before the update, which happens only if all gradients are finite."""
         self.optimizer.zero_grad()
         logits = self.net(Tensor(images))
         loss = functional.cross_entropy(logits, labels)
         value = loss.item()
         if not math.isfinite(value):
-            culprit = self._first_nonfinite(images, labels)
-            self.net.load_state_dict(good)
-            raise TrainingDiverged(
-                f"the loss is {value} in epoch {len(self.history) + 1}; {culprit}; the net has the state of the last good "
-                "epoch again: train on with a smaller learning rate, or with warm-up"
-            )
+            raise self._diverged(f"the loss is {value}", images, labels)
         loss.backward()
+        for name, parameter in self.net.named_parameters():
+            grad = parameter.grad
+            if grad is not None and not array_module(grad).isfinite(grad).all():
+                raise self._diverged(f"the loss is {value:.4g}, but the gradient of {name} isn't finite", images, labels)
         self.optimizer.step()
         if self.schedule is not None and not isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step()
-        return logits.data, value
+        return to_cpu(logits.data), value
 
-    def _first_nonfinite(self, images: Array, labels: Array) -> str:
+    def _diverged(self, what: str, images: Array, labels: Array) -> DivergenceError:
+        """Run the step again on a tape, to say where the first bad value came from."""
         with record() as tape:
-            functional.cross_entropy(self.net(Tensor(images)), labels)
-        return f"the first bad value: {tape.first_nonfinite()}"
+            functional.cross_entropy(self.net(Tensor(images)), labels).backward()
+        culprit = tape.first_nonfinite()
+        if culprit is not None:
+            origin = f"the first value that isn't finite: {culprit}"
+        else:
+            origin = "the same step on a tape, without fused kernels, stays finite: it was just about to overflow"
+        return DivergenceError(
+            f"{what}, in epoch {len(self.history) + 1}; {origin}. The net has its last good state again: train on with "
+            "a smaller learning rate, or with warm-up"
+        )
 
 
 def evaluate(net: Module, split: Split, *, batch_size: int = 256) -> tuple[float, float, float]:
-    """(loss, top-1 error %, top-5 error %) of ``net`` in evaluation mode on ``split``; restores the mode it was in."""
+    """(loss, top-1 error %, top-5 error %) of ``net`` in evaluation mode on ``split``; restores the mode it was in.
+
+    Raises ValueError for a split without images.
+    """
+    if not len(split):
+        raise ValueError("evaluate: the split has no images")
     was_training = net.training
     net.eval()
     loss_sum, wrong, wrong5 = 0.0, 0, 0
@@ -158,8 +179,8 @@ def evaluate(net: Module, split: Split, *, batch_size: int = 256) -> tuple[float
             for images, labels in _batches(split, batch_size):
                 logits = net(Tensor(images))
                 loss_sum += functional.cross_entropy(logits, labels, reduction="sum").item()
-                wrong += top_k_errors(logits.data, labels)
-                wrong5 += top_k_errors(logits.data, labels, 5)
+                wrong += top_k_errors(to_cpu(logits.data), labels)
+                wrong5 += top_k_errors(to_cpu(logits.data), labels, 5)
     finally:
         net.train(was_training)
     return loss_sum / len(split), 100 * wrong / len(split), 100 * wrong5 / len(split)

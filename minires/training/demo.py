@@ -1,0 +1,183 @@
+"""The demonstration: degradation and its cure, on real data, in a few minutes.
+
+He et al. 2015 open with a picture: a plain net of 56 layers has a *higher training error* than one of 20, so depth
+itself is in the way, not overfitting; and with residual blocks it isn't (figures 1 and 4). Here the same in small: the
+digits of :mod:`minires.data.digits` (8x8), nets of the paper's CIFAR family with half of its widths, 20 epochs.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minires import functional, models
+from minires.checking import gradcheck
+from minires.data import Dataset, Loader, load_digits
+from minires.inspection import ledger, record
+from minires.nn import Module
+from minires.optim import SGD, MultiStepLR
+from minires.tensor import Tensor
+from minires.training.plots import plot_training_errors
+from minires.training.progress import progress
+from minires.training.trainer import Epoch, Trainer
+
+NETS = ("plain20", "plain56", "resnet56", "preact_resnet56")
+KINDS = {"plain": "plain", "resnet": "residual (2015)", "preact_resnet": "pre-activation (2016)"}
+WIDTHS = (8, 16, 32)
+BATCH = 100
+EPOCHS = 20
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One net's line of the table. Errors are percentages; the training error is that of the last epoch's batches.
+
+    ``first_gradient`` and ``last_gradient``: the gradient's norm in the first and the last block before training.
+    """
+
+    net: str
+    depth: int
+    kind: str
+    parameters: int
+    train_error: float
+    test_error: float
+    first_gradient: float
+    last_gradient: float
+    seconds: float
+
+
+def run_demo(folder: str | Path, *, epochs: int = EPOCHS, nets: Sequence[str] = NETS) -> list[Result]:
+    """Check gradients, train ``nets``, print the table; write everything into ``folder``.
+
+    ``training-error.png`` (the curves), ``table.txt``, ``log.csv`` (each epoch of each net) and ``skip-gradients.txt``
+    (the gradient at each skip connection of the residual nets). Everything random comes from one fixed seed.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    print("Gradients of one block of each kind, against finite differences in float64:")
+    for line in check_blocks():
+        print(f"  {line}")
+    data = load_digits()
+    results, curves, skips = [], {}, []
+    for name in nets:
+        net, result, curves[name] = train_one(name, data, epochs)
+        results.append(result)
+        if "resnet" in name:
+            skips.append(f"{name}, the first {BATCH} training images, after training\n\n{skip_gradients(net, data)}\n")
+    text = table(results)
+    print(f"\n{text}\n\n{conclusion(results)}")
+    (folder / "table.txt").write_text(f"{text}\n\n{conclusion(results)}\n")
+    (folder / "skip-gradients.txt").write_text("\n".join(skips))
+    write_log(folder / "log.csv", curves)
+    plot_training_errors(curves, folder / "training-error.png", title="digits 8x8: plain and residual nets")
+    print(f"\nwritten to {folder}: " + ", ".join(sorted(path.name for path in folder.iterdir())))
+    return results
+
+
+def check_blocks() -> list[str]:
+    """Gradient-check a plain, a residual and a pre-activation block; a line for each. Raises when one is wrong."""
+    lines = []
+    for kind, title in KINDS.items():
+        rng = np.random.default_rng(SEED)
+        block = models.create(f"{kind}8", widths=(3, 4, 4), rng=rng).layer2[0]  # type: ignore[attr-defined]
+        report = gradcheck(block, rng.standard_normal((2, 3, 4, 4)))
+        if not report:
+            raise RuntimeError(f"demo: the {title} block's gradient is wrong\n{report}")
+        lines.append(f"{title + ' block':30} right")
+    return lines
+
+
+def train_one(name: str, data: Dataset, epochs: int) -> tuple[Module, Result, list[Epoch]]:
+    """Train the net ``name`` from the fixed seed: the recipe of the 2015 paper's section 4.2, shortened to the digits."""
+    rng = np.random.default_rng(SEED)
+    net = models.create(name, in_channels=1, widths=WIDTHS, rng=rng)
+    first, last = block_gradients(net, data)
+    loader = Loader(data.train, BATCH, rng=rng)
+    optimizer = SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    schedule = MultiStepLR(optimizer, [max(1, epochs * 6 // 10) * len(loader)])
+    start = time.perf_counter()
+    with progress(name, epochs) as shown:
+        history = Trainer(net, optimizer, schedule=schedule, progress=shown).fit(loader, epochs, test=data.test)
+    kind, depth = name.rstrip("0123456789"), int("".join(filter(str.isdigit, name)))
+    return (
+        net,
+        Result(
+            name,
+            depth,
+            KINDS[kind],
+            sum(parameter.size for parameter in net.parameters()),
+            history[-1].train_error,
+            history[-1].test_error,
+            first,
+            last,
+            time.perf_counter() - start,
+        ),
+        history,
+    )
+
+
+def block_gradients(net: Module, data: Dataset) -> tuple[float, float]:
+    """The norms of the loss's gradient with respect to the parameters of the first and of the last block."""
+    state = net.state_dict()
+    _loss(net, data).backward()
+    first, last = net.layer1[0], net.layer3[-1]  # type: ignore[attr-defined]
+    norms = [float(np.sqrt(sum((p.grad**2).sum() for p in block.parameters()))) for block in (first, last)]
+    net.zero_grad()
+    net.load_state_dict(state)  # the running statistics have moved
+    return norms[0], norms[1]
+
+
+def skip_gradients(net: Module, data: Dataset) -> str:
+    """The ledger of ``net``: at each skip connection, what comes back on the shortcut and through the branch."""
+    with record() as tape:
+        _loss(net, data).backward()
+    return str(ledger(tape))
+
+
+def _loss(net: Module, data: Dataset) -> Tensor:
+    return functional.cross_entropy(net(Tensor(data.train.images[:BATCH])), data.train.labels[:BATCH])
+
+
+def table(results: Sequence[Result]) -> str:
+    """The results as text."""
+    head = (
+        f"{'depth':>5}  {'kind':22} {'parameters':>10}  {'train error':>11}  {'test error':>10}  "
+        f"{'gradient norm':>21}  {'time':>7}"
+    )
+    under = f"{'':5}  {'':22} {'':>10}  {'':>11}  {'':>10}  {'first':>10} {'last block':>10}"
+    lines = [head, under]
+    for r in results:
+        lines.append(
+            f"{r.depth:5}  {r.kind:22} {r.parameters:10,}  {r.train_error:9.2f} %  {r.test_error:8.2f} %  "
+            f"{r.first_gradient:10.3g} {r.last_gradient:10.3g}  {r.seconds:5.1f} s"
+        )
+    return "\n".join(lines)
+
+
+def conclusion(results: Sequence[Result]) -> str:
+    """What the table says, in a sentence, with its own numbers."""
+    errors = {result.net: result.train_error for result in results}
+    if not {"plain20", "plain56", "resnet56", "preact_resnet56"} <= errors.keys():
+        return ""
+    return (
+        f"Degradation: 56 plain layers end at {errors['plain56']:.1f} % training error where 20 reach "
+        f"{errors['plain20']:.1f} %.\nThe cure: with shortcuts, 56 layers reach {errors['resnet56']:.1f} % (2015) and "
+        f"{errors['preact_resnet56']:.1f} % (2016)."
+    )
+
+
+def write_log(path: Path, curves: dict[str, list[Epoch]]) -> None:
+    """Each epoch of each net as a line of CSV; without the seconds, so that two runs write the same bytes."""
+    columns = [name for name in Epoch.__dataclass_fields__ if name != "seconds"]
+    with path.open("w", newline="") as file:
+        writer: Any = csv.writer(file)
+        writer.writerow(["net", *columns])
+        for net, epochs in curves.items():
+            writer.writerows([net, *(getattr(epoch, column) for column in columns)] for epoch in epochs)

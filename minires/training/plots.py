@@ -1,0 +1,31 @@
+"""Pictures of training, written to files. matplotlib is imported here, when a picture is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from minires.training.trainer import Epoch
+
+
+def plot_training_errors(curves: Mapping[str, Sequence[Epoch]], path: str | Path, *, title: str = "") -> None:
+    """Training error in per cent over epochs, one curve for each net, as a PNG: figures 1 and 4 of He et al. 2015.
+
+    Raises ImportError with the install command where matplotlib is missing.
+    """
+    try:
+        import matplotlib
+    except ImportError as missing:
+        raise ImportError("plots need matplotlib: pip install matplotlib") from missing
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    for name, epochs in curves.items():
+        axes.plot([epoch.epoch for epoch in epochs], [epoch.train_error for epoch in epochs], label=name)
+    axes.set(xlabel="epoch", ylabel="training error (%)", ylim=(-2, 100), title=title)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
