@@ -26,8 +26,6 @@ def main() -> None:
         app()
     except (ValueError, TypeError, FileNotFoundError, ImportError, DivergenceError) as error:
         _stop(str(error))
-    except KeyboardInterrupt:
-        _stop("stopped; every finished epoch is in the log and in last.safetensors")
 
 
 @app.command()
@@ -36,9 +34,12 @@ def demo(
     epochs: Annotated[int, typer.Option(min=2, help="epochs for each net")] = 20,
 ) -> None:
     """Train plain and residual nets on real digits: the degradation problem and its cure, in a few minutes."""
-    from minires.training.demo import run_demo
+    from minires.training.demo import EPOCHS, run_demo, shortfalls
 
-    run_demo(folder, epochs=epochs)
+    missed = shortfalls(run_demo(folder, epochs=epochs))
+    if missed and epochs >= EPOCHS:
+        typer.echo("not as expected: " + "; ".join(missed), err=True)
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -50,9 +51,7 @@ def train(
     epochs: Annotated[int, typer.Option(min=1)] = 20,
     batch_size: Annotated[int, typer.Option(min=1)] = 100,
     lr: Annotated[float, typer.Option(help="divided by 10 at the milestones")] = 0.1,
-    milestone: Annotated[
-        list[int] | None, typer.Option(help="an epoch; may be repeated; default: 60 %% of all")
-    ] = None,
+    milestone: Annotated[list[int] | None, typer.Option(help="an epoch; may be repeated; default: 60 % of all")] = None,
     warmup_steps: Annotated[int, typer.Option(min=0, help="steps at a tenth of the lr before it begins")] = 0,
     momentum: float = 0.9,
     weight_decay: float = 1e-4,
@@ -89,8 +88,13 @@ def train(
 
     with progress(model, epochs) as shown:
         trainer = Trainer(net, optimizer, schedule=schedule, log=folder / "log.csv", progress=shown, after_epoch=keep)
-        history = trainer.fit(loader, epochs, test=images.test)
-    print(f"{history[-1]}\nwritten to {folder}: log.csv, last.safetensors, best.safetensors")
+        try:
+            trainer.fit(loader, epochs, test=images.test)
+        except KeyboardInterrupt:
+            typer.echo(f"stopped after {len(trainer.history)} of {epochs} epochs", err=True)
+    if not trainer.history:
+        raise typer.Exit(1)
+    print(f"{trainer.history[-1]}\nwritten to {folder}: log.csv, last.safetensors, best.safetensors")
 
 
 @app.command()
@@ -118,12 +122,13 @@ def summary(
     from minires.inspection import summary as summarize
 
     if image is None:
-        shape = [3, 224, 224] if model.rpartition("t")[2] in map(str, models.IMAGENET_UNITS) else [3, 32, 32]
+        depth = model[len(model.rstrip("0123456789")) :]
+        shape = [3, 224, 224] if depth in map(str, models.IMAGENET_UNITS) else [3, 32, 32]
     else:
         shape = [_integer(length, "image") for length in image.split(",")]
-        if len(shape) != 3:
-            raise ValueError(f"summary: image must be channels,height,width, got {image!r}")
-    result = summarize(models.create(model), shape)
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"summary: image must be channels,height,width, each at least 1, got {image!r}")
+    result = summarize(models.create(model, in_channels=shape[0]), shape)
     print(result)
     if result.error is not None:
         raise typer.Exit(1)

@@ -7,8 +7,12 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module, metadata
+from pathlib import Path
 
 import numpy as np
+
+DRIVER_VERSION = Path("/proc/driver/nvidia/version")
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -21,13 +25,13 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Each finding in turn. It never raises: what can't be examined is a finding."""
+    """Each finding in turn; what is missing or doesn't work is a finding too, not an error."""
     yield Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield Finding("NumPy", f"{np.__version__}, {_blas()}")
     yield from _numba()
     for package, purpose in (("rich", "progress bars"), ("matplotlib", "plots"), ("safetensors", "checkpoints")):
         yield _package(package, purpose)
-    yield from _cupy()
+    yield from _gpu()
 
 
 def _blas() -> str:
@@ -36,11 +40,8 @@ def _blas() -> str:
         blas = f"BLAS {dependencies['blas']['name']} {dependencies['blas']['version']}"
     except (KeyError, TypeError):
         blas = "BLAS unknown"
-    threads = next((os.environ[name] for name in _THREAD_VARIABLES if os.environ.get(name)), str(os.cpu_count()))
-    return f"{blas}, {threads} threads"
-
-
-_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+    limits = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if os.environ.get(name)]
+    return f"{blas}, threads: {limits[0] if limits else f'one for each of {os.cpu_count()} cores'}"
 
 
 def _numba() -> Iterator[Finding]:
@@ -52,9 +53,8 @@ def _numba() -> Iterator[Finding]:
         return
     yield Finding("Numba", f"{numba.__version__}, {numba.get_num_threads()} threads of {os.cpu_count()} cores")
     width = kinds.REGISTER_BYTES
-    yield Finding(
-        "vector width", f"{8 * width} bits: {max(1, width // 4)} float32 or {max(1, width // 8)} float64 lanes"
-    )
+    lanes = f"{max(1, width // 4)} float32 or {max(1, width // 8)} float64 lanes"
+    yield Finding("vector width", f"{8 * width} bits: {lanes}")
 
 
 def _package(package: str, purpose: str) -> Finding:
@@ -64,29 +64,37 @@ def _package(package: str, purpose: str) -> Finding:
         return Finding(package, f"missing; it is for {purpose}", f"pip install {package}")
 
 
-def _cupy() -> Iterator[Finding]:
+def _gpu() -> Iterator[Finding]:
     driver = _driver()
-    yield Finding(
-        "NVIDIA driver", driver or "none found", "" if driver else "needed only for a GPU: install NVIDIA's driver"
-    )
+    if driver is None:
+        cure = "only for a GPU; on Ubuntu: sudo ubuntu-drivers install, elsewhere: https://www.nvidia.com/drivers"
+        yield Finding("NVIDIA driver", "none found", cure)
+    else:
+        yield Finding("NVIDIA driver", driver)
+    wheels = sorted({name for each in metadata.distributions() if (name := each.name.lower()).startswith("cupy")})
+    if len(wheels) > 1:
+        cure = f"pip uninstall {' '.join(wheels)}, then install one of them again"
+        yield Finding("CuPy", f"{len(wheels)} wheels at once, which overwrite each other: {', '.join(wheels)}", cure)
     try:
         cupy = import_module("cupy")
-    except ImportError:
-        cure = "pip install -e '.[cuda12x]' (CUDA 12) or '.[cuda13x]' (CUDA 13)"
-        yield Finding("CuPy", "missing; it is for GPUs", cure)
+    except ImportError as missing:
+        cure = "only for a GPU; pip install -e '.[cuda12x]' (CUDA 12) or '.[cuda13x]' (CUDA 13)"
+        yield Finding("CuPy", f"missing ({missing})", cure)
         return
+    yield Finding("CuPy", cupy.__version__)
+    runtime = cupy.cuda.runtime
     try:
-        count = cupy.cuda.runtime.getDeviceCount()
-        names = [cupy.cuda.runtime.getDeviceProperties(i)["name"].decode() for i in range(count)]
-        yield Finding("CuPy", cupy.__version__)
-        yield Finding("GPU", ", ".join(names))
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        yield Finding("GPU", f"none usable ({error})", "check the driver with nvidia-smi")
+        for device in range(runtime.getDeviceCount()):
+            known = runtime.getDeviceProperties(device)
+            size = f"{known['totalGlobalMem'] / 2**30:.0f} GiB"
+            yield Finding("GPU", f"{known['name'].decode()}, compute {known['major']}.{known['minor']}, {size}")
+    except runtime.CUDARuntimeError as error:
+        yield Finding("GPU", f"none usable ({error})", "nvidia-smi  (says what is wrong with the driver or the GPU)")
 
 
 def _driver() -> str | None:
     try:
-        with open("/proc/driver/nvidia/version") as file:
+        with DRIVER_VERSION.open() as file:
             return file.readline().strip()
     except OSError:
         return None

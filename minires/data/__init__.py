@@ -1,6 +1,6 @@
 """Data sets, loaders and augmentation. Everything is NumPy arrays; nothing is downloaded or unpickled."""
 
-from minires.data import augmentation
+from minires.data.augmentation import crop_and_flip, random_crop, random_flip
 from minires.data.cifar import load_cifar10, load_cifar100
 from minires.data.dataset import Dataset, Split
 from minires.data.digits import load_digits
@@ -13,11 +13,13 @@ __all__ = [
     "Loader",
     "Split",
     "Transform",
-    "augmentation",
+    "crop_and_flip",
     "load",
     "load_cifar10",
     "load_cifar100",
     "load_digits",
     "load_mnist",
     "names",
+    "random_crop",
+    "random_flip",
 ]

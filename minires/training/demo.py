@@ -20,6 +20,7 @@ from minires import functional, models
 from minires.checking import gradcheck
 from minires.data import Dataset, Loader, load_digits
 from minires.inspection import ledger, record
+from minires.inspection.text import table
 from minires.nn import Module
 from minires.optim import SGD, MultiStepLR
 from minires.tensor import Tensor
@@ -33,6 +34,8 @@ WIDTHS = (8, 16, 32)
 BATCH = 100
 EPOCHS = 20
 SEED = 0
+EXPECTED = {"plain56": (30.0, 100.0), "resnet56": (0.0, 2.0), "preact_resnet56": (0.0, 2.0)}
+"""Between which percentages a net's training error must end after ``EPOCHS`` epochs."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,16 @@ def run_demo(folder: str | Path, *, epochs: int = EPOCHS, nets: Sequence[str] = 
         net, result, curves[name] = train_one(name, data, epochs)
         results.append(result)
         if "resnet" in name:
-            skips.append(f"{name}, the first {BATCH} training images, after training\n\n{skip_gradients(net, data)}\n")
-    text = table(results)
-    print(f"\n{text}\n\n{conclusion(results)}")
-    (folder / "table.txt").write_text(f"{text}\n\n{conclusion(results)}\n")
+            skips.append(
+                f"{name} after training, on the first {BATCH} training images\n\n{skip_gradients(net, data)}\n"
+            )
+    text = f"{result_table(results)}\n\n{conclusion(results)}".rstrip() + "\n"
+    print(f"\n{text}")
+    (folder / "table.txt").write_text(text)
     (folder / "skip-gradients.txt").write_text("\n".join(skips))
     write_log(folder / "log.csv", curves)
     plot_training_errors(curves, folder / "training-error.png", title="digits 8x8: plain and residual nets")
-    print(f"\nwritten to {folder}: " + ", ".join(sorted(path.name for path in folder.iterdir())))
+    print(f"written to {folder}: training-error.png, table.txt, log.csv, skip-gradients.txt")
     return results
 
 
@@ -95,7 +100,7 @@ def check_blocks() -> list[str]:
 
 
 def train_one(name: str, data: Dataset, epochs: int) -> tuple[Module, Result, list[Epoch]]:
-    """Train the net ``name`` from the fixed seed: the recipe of the 2015 paper's section 4.2, shortened to the digits."""
+    """Train the net ``name`` from the fixed seed by the recipe of the 2015 paper's section 4.2, shortened."""
     rng = np.random.default_rng(SEED)
     net = models.create(name, in_channels=1, widths=WIDTHS, rng=rng)
     first, last = block_gradients(net, data)
@@ -105,22 +110,20 @@ def train_one(name: str, data: Dataset, epochs: int) -> tuple[Module, Result, li
     start = time.perf_counter()
     with progress(name, epochs) as shown:
         history = Trainer(net, optimizer, schedule=schedule, progress=shown).fit(loader, epochs, test=data.test)
-    kind, depth = name.rstrip("0123456789"), int("".join(filter(str.isdigit, name)))
-    return (
-        net,
-        Result(
-            name,
-            depth,
-            KINDS[kind],
-            sum(parameter.size for parameter in net.parameters()),
-            history[-1].train_error,
-            history[-1].test_error,
-            first,
-            last,
-            time.perf_counter() - start,
-        ),
-        history,
+    kind = name.rstrip("0123456789")
+    depth = int(name.removeprefix(kind))
+    result = Result(
+        net=name,
+        depth=depth,
+        kind=KINDS[kind],
+        parameters=sum(parameter.size for parameter in net.parameters()),
+        train_error=history[-1].train_error,
+        test_error=history[-1].test_error,
+        first_gradient=first,
+        last_gradient=last,
+        seconds=time.perf_counter() - start,
     )
+    return net, result, history
 
 
 def block_gradients(net: Module, data: Dataset) -> tuple[float, float]:
@@ -145,31 +148,38 @@ def _loss(net: Module, data: Dataset) -> Tensor:
     return functional.cross_entropy(net(Tensor(data.train.images[:BATCH])), data.train.labels[:BATCH])
 
 
-def table(results: Sequence[Result]) -> str:
-    """The results as text."""
-    head = (
-        f"{'depth':>5}  {'kind':22} {'parameters':>10}  {'train error':>11}  {'test error':>10}  "
-        f"{'gradient norm':>21}  {'time':>7}"
-    )
-    under = f"{'':5}  {'':22} {'':>10}  {'':>11}  {'':>10}  {'first':>10} {'last block':>10}"
-    lines = [head, under]
-    for r in results:
-        lines.append(
-            f"{r.depth:5}  {r.kind:22} {r.parameters:10,}  {r.train_error:9.2f} %  {r.test_error:8.2f} %  "
-            f"{r.first_gradient:10.3g} {r.last_gradient:10.3g}  {r.seconds:5.1f} s"
-        )
-    return "\n".join(lines)
+def result_table(results: Sequence[Result]) -> str:
+    """The results as text; gradient norms are those before the first step."""
+    headers = ("depth", "kind", "parameters", "train error", "test error",
+               "‖gradient‖, first block", "last block", "seconds")  # fmt: skip
+    rows = [
+        (str(r.depth), r.kind, f"{r.parameters:,}", f"{r.train_error:.2f} %", f"{r.test_error:.2f} %",
+         f"{r.first_gradient:.3g}", f"{r.last_gradient:.3g}", f"{r.seconds:.1f}")
+        for r in results
+    ]  # fmt: skip
+    return table(headers, rows, left=(1,))
+
+
+def shortfalls(results: Sequence[Result]) -> list[str]:
+    """Which of the expected training errors didn't come out, in a sentence each: see ``EXPECTED``."""
+    missed = []
+    for result in results:
+        low, high = EXPECTED.get(result.net, (0.0, 100.0))
+        if not low <= result.train_error <= high:
+            missed.append(
+                f"{result.net} ends at {result.train_error:.2f} % training error, not in {low:g} to {high:g} %"
+            )
+    return missed
 
 
 def conclusion(results: Sequence[Result]) -> str:
-    """What the table says, in a sentence, with its own numbers."""
-    errors = {result.net: result.train_error for result in results}
-    if not {"plain20", "plain56", "resnet56", "preact_resnet56"} <= errors.keys():
+    """What the table says, with its own numbers; nothing unless all four nets are in it."""
+    errors = {result.net: f"{result.train_error:.1f} %" for result in results}
+    if not errors.keys() >= set(NETS):
         return ""
     return (
-        f"Degradation: 56 plain layers end at {errors['plain56']:.1f} % training error where 20 reach "
-        f"{errors['plain20']:.1f} %.\nThe cure: with shortcuts, 56 layers reach {errors['resnet56']:.1f} % (2015) and "
-        f"{errors['preact_resnet56']:.1f} % (2016)."
+        f"Degradation: 56 plain layers end at {errors['plain56']} training error, where 20 reach {errors['plain20']}.\n"
+        f"The cure: with shortcuts, 56 layers reach {errors['resnet56']} (2015) and {errors['preact_resnet56']} (2016)."
     )
 
 

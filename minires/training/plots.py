@@ -14,18 +14,15 @@ def plot_training_errors(curves: Mapping[str, Sequence[Epoch]], path: str | Path
     Raises ImportError with the install command where matplotlib is missing.
     """
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ImportError as missing:
         raise ImportError("plots need matplotlib: pip install matplotlib") from missing
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    figure = Figure(figsize=(7, 4.5), layout="constrained")  # not pyplot, whose backend belongs to the caller
+    axes = figure.subplots()
     for name, epochs in curves.items():
-        axes.plot([epoch.epoch for epoch in epochs], [epoch.train_error for epoch in epochs], label=name)
+        style = "--" if name.startswith("plain") else "-"
+        axes.plot([epoch.epoch for epoch in epochs], [epoch.train_error for epoch in epochs], style, label=name)
     axes.set(xlabel="epoch", ylabel="training error (%)", ylim=(-2, 100), title=title)
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    figure.savefig(path, dpi=120, format="png")

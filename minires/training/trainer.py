@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,6 +45,10 @@ class Epoch:
     test_top5_error: float
     seconds: float
 
+    def judged_by(self) -> float:
+        """The test error or, where nothing was tested, the training error: the lower, the better."""
+        return self.train_error if math.isnan(self.test_error) else self.test_error
+
     def __str__(self) -> str:
         return (
             f"epoch {self.epoch:3}  lr {self.lr:g}  train loss {self.train_loss:.4f} error {self.train_error:5.2f} %"
@@ -62,7 +66,7 @@ class Trainer:
     ``schedule``: stepped after each training step, or, for a ``ReduceLROnPlateau``, after each epoch with the test
     error (the training error where there is no test split). ``log``: a CSV file, a line per epoch, written as they end.
     ``progress``: see :mod:`minires.training.progress`. ``after_epoch(epoch, is_best)`` is called at the end of each,
-    for checkpoints; best is the lowest test error so far.
+    for checkpoints; best is the lowest error so far, see :meth:`Epoch.judged_by`.
     """
 
     def __init__(
@@ -101,8 +105,9 @@ class Trainer:
             except DivergenceError:
                 self.net.load_state_dict(good[0])
                 self.optimizer.load_state_dict(good[1])
+                self.optimizer.zero_grad()
                 raise
-            is_best = all(epoch.test_error < other.test_error for other in self.history)
+            is_best = all(epoch.judged_by() < other.judged_by() for other in self.history)
             self.history.append(epoch)
             if self.log is not None:
                 with self.log.open("a", newline="") as file:
@@ -143,7 +148,8 @@ class Trainer:
         for name, parameter in self.net.named_parameters():
             grad = parameter.grad
             if grad is not None and not array_module(grad).isfinite(grad).all():
-                raise self._diverged(f"the loss is {value:.4g}, but the gradient of {name} isn't finite", images, labels)
+                problem = f"the loss is {value:.4g}, but the gradient of {name} isn't finite"
+                raise self._diverged(problem, images, labels)
         self.optimizer.step()
         if self.schedule is not None and not isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step()
@@ -151,7 +157,7 @@ class Trainer:
 
     def _diverged(self, what: str, images: Array, labels: Array) -> DivergenceError:
         """Run the step again on a tape, to say where the first bad value came from."""
-        with record() as tape:
+        with np.errstate(all="ignore"), record() as tape:
             functional.cross_entropy(self.net(Tensor(images)), labels).backward()
         culprit = tape.first_nonfinite()
         if culprit is not None:
@@ -176,7 +182,7 @@ def evaluate(net: Module, split: Split, *, batch_size: int = 256) -> tuple[float
     loss_sum, wrong, wrong5 = 0.0, 0, 0
     try:
         with no_grad():
-            for images, labels in _batches(split, batch_size):
+            for images, labels in Loader(split, batch_size, shuffle=False):
                 logits = net(Tensor(images))
                 loss_sum += functional.cross_entropy(logits, labels, reduction="sum").item()
                 wrong += top_k_errors(to_cpu(logits.data), labels)
@@ -184,8 +190,3 @@ def evaluate(net: Module, split: Split, *, batch_size: int = 256) -> tuple[float
     finally:
         net.train(was_training)
     return loss_sum / len(split), 100 * wrong / len(split), 100 * wrong5 / len(split)
-
-
-def _batches(split: Split, batch_size: int) -> Iterable[tuple[Array, Array]]:
-    for start in range(0, len(split), batch_size):
-        yield split.images[start : start + batch_size], split.labels[start : start + batch_size]
