@@ -118,22 +118,16 @@ class Module:
 
     def state_dict(self) -> dict[str, Array]:
         """Path -> array, a copy of every parameter and all state, with torchvision's names for torchvision's nets."""
-        state: dict[str, Array] = {}
-        for path, module in self.named_modules():
-            for name, value in vars(module).items():
-                array = value.data if isinstance(value, Parameter) else value
-                if _is_array(array):
-                    state[f"{path}.{name}" if path else name] = array.copy()
-        return state
+        return {path: array.copy() for path, array in self._named_arrays()}
 
     def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
         """Copy ``state`` (path -> array) into this module's parameters and state, cast to their dtypes.
 
         Everything is checked before anything is written. Raises ValueError that lists all missing and unexpected names
-        (unless ``strict`` is False), each unexpected one with the nearest name that the module has, and all wrong
-        shapes (always).
+        (unless ``strict`` is False), each unexpected one with the nearest name that the module has, and (always) all
+        wrong shapes and all values that aren't numbers.
         """
-        own = dict(self._own_arrays())
+        own = dict(self._named_arrays())
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
         wrong = [
@@ -141,6 +135,7 @@ class Module:
             for name, array in own.items()
             if name in state and np.shape(state[name]) != array.shape
         ]
+        strange = [name for name in own if name in state and not _is_numeric(state[name])]
         problems = []
         if strict and missing:
             problems.append(f"missing: {', '.join(missing)}")
@@ -148,15 +143,21 @@ class Module:
             problems.append("unexpected: " + ", ".join(name + _hint(name, missing or list(own)) for name in unexpected))
         if wrong:
             problems.append("wrong shape: " + ", ".join(wrong))
+        if strange:
+            problems.append("not numbers: " + ", ".join(strange))
         if problems:
             raise ValueError(f"load_state_dict: {type(self).__name__} doesn't fit; {'; '.join(problems)}")
         for name, array in own.items():
             if name in state:
                 array[...] = array_module(array).asarray(state[name])
 
-    def _own_arrays(self) -> Iterator[tuple[str, Array]]:
-        yield from ((name, parameter.data) for name, parameter in self.named_parameters())
-        yield from self.named_buffers()
+    def _named_arrays(self) -> Iterator[tuple[str, Array]]:
+        """(path, array) of every parameter and all state; what is shared comes under each of its paths."""
+        for path, module in self.named_modules():
+            for name, value in vars(module).items():
+                array = value.data if isinstance(value, Parameter) else value
+                if _is_array(array):
+                    yield (f"{path}.{name}" if path else name), array
 
     # ---------------------------------------------------------------- text
 
@@ -179,6 +180,10 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or (
         hasattr(value, "__cuda_array_interface__") and not isinstance(value, Tensor)
     )
+
+
+def _is_numeric(value: Any) -> bool:
+    return (value if _is_array(value) else np.asarray(value)).dtype.kind in "fiub"
 
 
 def _holds_modules(value: Any) -> bool:

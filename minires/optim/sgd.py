@@ -54,7 +54,9 @@ class SGD:
     def step(self) -> None:
         """Move every parameter that has a gradient, in place. The first step starts from velocity 0."""
         for group in self.groups:
-            momentum, settings = group["momentum"], (group["lr"], group["momentum"], group["weight_decay"])
+            # Python numbers: NumPy's float64 scalars would widen float32 arrays
+            settings = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
+            momentum = settings[1]
             for parameter in group["parameters"]:
                 if parameter.grad is None:
                     continue
@@ -71,20 +73,35 @@ class SGD:
                 parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """``velocities``: position -> array (copies), and ``groups``: their settings; for checkpoints."""
+        """``velocities``: position -> array (copies), ``groups``: their settings, and ``form``; for checkpoints."""
         every = [parameter for group in self.groups for parameter in group["parameters"]]
         velocities = {i: self._velocities[p].copy() for i, p in enumerate(every) if p in self._velocities}
         settings = [{name: value for name, value in group.items() if name != "parameters"} for group in self.groups]
-        return {"velocities": velocities, "groups": settings}
+        return {"velocities": velocities, "groups": settings, "form": self.form}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave. Raises ValueError, before any change, when it doesn't fit."""
         every = [parameter for group in self.groups for parameter in group["parameters"]]
         if len(state["groups"]) != len(self.groups):
             raise ValueError(f"SGD: the state has {len(state['groups'])} groups, this optimizer {len(self.groups)}")
+        if state["form"] != self.form:
+            raise ValueError(
+                f"SGD: the state is of form {state['form']!r}, this optimizer {self.form!r}: a velocity means another "
+                "thing in each"
+            )
+        for group, settings in zip(self.groups, state["groups"], strict=True):
+            own = [name for name in group if name != "parameters"]
+            if set(settings) != set(own):
+                raise ValueError(
+                    f"SGD: a group of the state has {', '.join(settings)}; of this optimizer {', '.join(own)}"
+                )
         for position, velocity in state["velocities"].items():
-            if not 0 <= int(position) < len(every) or velocity.shape != every[int(position)].shape:
-                raise ValueError(f"SGD: velocity {position} {velocity.shape} fits no parameter of this optimizer")
+            fits = 0 <= int(position) < len(every)
+            if not fits or (velocity.shape, velocity.dtype) != (every[int(position)].shape, every[int(position)].dtype):
+                target = f"{every[int(position)].shape} {every[int(position)].dtype}" if fits else "not there"
+                raise ValueError(
+                    f"SGD: velocity {position} is {velocity.shape} {velocity.dtype}, its parameter {target}"
+                )
         self._velocities = {every[int(i)]: velocity.copy() for i, velocity in state["velocities"].items()}
         for group, settings in zip(self.groups, state["groups"], strict=True):
             group.update(settings)
