@@ -1,0 +1,295 @@
+"""SGD: its forms, groups and state."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from minires import Parameter, Tensor, nn
+from minires.optim import SGD, decay_groups
+from tests import oracles
+
+SETTINGS = {
+    "plain": {},
+    "decay": {"weight_decay": 0.01},
+    "momentum": {"momentum": 0.9},
+    "momentum and decay": {"momentum": 0.9, "weight_decay": 0.01},
+    "nesterov": {"momentum": 0.9, "nesterov": True},
+    "nesterov and decay": {"momentum": 0.9, "weight_decay": 0.01, "nesterov": True},
+}
+
+
+def quadratic_steps(form, rates, start=(3.0, -2.0, 1.0), **settings):
+    """The path of a parameter that descends 0.5 sum(c p^2) at the learning rates given."""
+    curvature = np.array([1.0, 0.3, 5.0])
+    parameter = Parameter(np.array(start))
+    optimizer = SGD([parameter], lr=rates[0], form=form, **settings)
+    path = []
+    for rate in rates:
+        optimizer.groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        (parameter * parameter * Tensor(curvature / 2)).sum().backward()
+        optimizer.step()
+        path.append(parameter.data.copy())
+    return np.array(path)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("form", ["torch", "caffe"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_five_steps_follow_the_rule(name, form, dtype):
+    settings = {"momentum": 0.0, "weight_decay": 0.0, "nesterov": False, **SETTINGS[name]}
+    rng = np.random.default_rng(0)
+    parameter = Parameter(rng.standard_normal((3, 4)).astype(dtype))
+    optimizer = SGD([parameter], lr=0.1, form=form, **settings)
+    expected = parameter.data.astype(np.float64)
+    velocity = np.zeros((3, 4)) if settings["momentum"] else None
+    for lr in (0.1, 0.1, 0.01, 0.01, 0.2):
+        gradient = rng.standard_normal((3, 4)).astype(dtype)
+        copy = gradient.copy()
+        optimizer.groups[0]["lr"] = lr
+        parameter.grad = gradient
+        optimizer.step()
+        expected, velocity = oracles.sgd(expected, gradient, velocity, lr, caffe=form == "caffe", **settings)
+        np.testing.assert_array_equal(gradient, copy)
+    assert parameter.dtype == dtype
+    np.testing.assert_allclose(parameter.data, expected, rtol=0, atol=20 * np.finfo(dtype).eps)
+
+
+def test_decay_alone_shrinks_by_exactly_one_minus_lr_times_decay():
+    parameter = Parameter(np.array([3.0, -2.0]))
+    parameter.grad = np.zeros(2)
+    SGD([parameter], lr=0.1, weight_decay=0.01).step()
+    np.testing.assert_allclose(parameter.data, np.array([3.0, -2.0]) * (1 - 0.1 * 0.01), rtol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["momentum", "momentum and decay", "nesterov", "nesterov and decay"])
+def test_both_forms_walk_one_path_while_lr_is_constant_and_part_when_it_drops(name):
+    rates = [0.1] * 20 + [0.01] * 20
+    torch_form, caffe_form = (quadratic_steps(form, rates, **SETTINGS[name]) for form in ("torch", "caffe"))
+    np.testing.assert_allclose(torch_form[:20], caffe_form[:20], rtol=0, atol=1e-12)
+    assert np.abs(torch_form[20] - caffe_form[20]).max() > 1e-3
+
+
+def test_without_momentum_the_forms_are_the_same():
+    rates = [0.1] * 5 + [0.01] * 5
+    np.testing.assert_allclose(quadratic_steps("torch", rates), quadratic_steps("caffe", rates), rtol=0, atol=1e-15)
+
+
+def test_momentum_does_not_shrink_the_effective_learning_rate():
+    """A constant gradient ends at a speed of lr / (1 - momentum), which v := m v + (1 - m) lr g would make lr."""
+    parameter = Parameter(np.zeros(1))
+    optimizer = SGD([parameter], lr=0.1, momentum=0.9)
+    for _ in range(300):
+        before = parameter.data.copy()
+        parameter.grad = np.ones(1)
+        optimizer.step()
+    assert before - parameter.data == pytest.approx([0.1 / (1 - 0.9)], rel=1e-9)
+
+
+def test_nesterov_differs_from_plain_momentum():
+    rates = [0.1] * 3
+    plain, nesterov = (quadratic_steps("torch", rates, **SETTINGS[name]) for name in ("momentum", "nesterov"))
+    assert np.abs(plain - nesterov).max() > 0.01
+
+
+def test_a_parameter_without_a_gradient_stays_and_keeps_no_velocity():
+    moved, still = Parameter([1.0]), Parameter([1.0])
+    optimizer = SGD([moved, still], lr=0.1, momentum=0.9, weight_decay=0.1)
+    moved.grad = np.ones(1, np.float32)
+    optimizer.step()
+    assert still.data.tolist() == [1.0]
+    assert list(optimizer.state_dict()["velocities"]) == [0]
+    optimizer.zero_grad()
+    assert moved.grad is None
+
+
+def test_the_update_is_in_place():
+    parameter = Parameter(np.ones(3, np.float32))
+    array = parameter.data
+    parameter.grad = np.ones(3, np.float32)
+    SGD([parameter], lr=0.5).step()
+    assert parameter.data is array
+    assert array.tolist() == [0.5] * 3
+
+
+def test_groups_have_settings_of_their_own():
+    first, second = Parameter([1.0]), Parameter([1.0])
+    groups = [{"parameters": [first], "lr": 0.5}, {"parameters": [second], "weight_decay": 1.0}]
+    optimizer = SGD(groups, lr=0.1, momentum=0.0)
+    assert [group["lr"] for group in optimizer.groups] == [0.5, 0.1]
+    for parameter in (first, second):
+        parameter.grad = np.ones(1, np.float32)
+    optimizer.step()
+    assert first.data == pytest.approx([0.5])
+    assert second.data == pytest.approx([0.8])
+    assert set(groups[0]) == {"parameters", "lr"}, "what was passed isn't changed"
+
+
+def test_decay_groups_decay_weights_and_nothing_else():
+    rng = np.random.default_rng(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, rng=rng), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 3, rng=rng))
+    decayed, others = decay_groups(net.named_parameters(), 1e-4)
+    assert decayed["weight_decay"] == 1e-4
+    assert others["weight_decay"] == 0
+    assert decayed["parameters"] == [net[0].weight, net[3].weight]
+    assert others["parameters"] == [net[0].bias, net[1].weight, net[1].bias, net[3].bias]
+    optimizer = SGD(decay_groups(net.named_parameters(), 1e-4), lr=0.1)
+    assert [group["weight_decay"] for group in optimizer.groups] == [1e-4, 0.0]
+
+
+def test_decay_groups_of_a_net_without_biases_make_an_optimizer():
+    layer = nn.Linear(2, 3, bias=False, rng=np.random.default_rng(0))
+    SGD(decay_groups(layer.named_parameters(), 1e-4), lr=0.1)
+
+
+# ---- state ---------------------------------------------------------------------------------------
+
+
+def trained(steps, optimizer, parameters, seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        for parameter in parameters:
+            parameter.grad = rng.standard_normal(parameter.shape).astype(np.float32)
+        optimizer.step()
+
+
+def fresh():
+    parameters = [Parameter(np.ones(3, np.float32)), Parameter(np.ones((2, 2), np.float32))]
+    groups = [{"parameters": parameters[:1]}, {"parameters": parameters[1:], "weight_decay": 0.01}]
+    return parameters, SGD(groups, lr=0.1, momentum=0.9)
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_training_resumes_bit_for_bit_from_a_state_dict(as_text):
+    parameters, optimizer = fresh()
+    optimizer.groups[1]["lr"] = 0.03
+    trained(3, optimizer, parameters, seed=0)
+    state = optimizer.state_dict()
+    if as_text:  # a checkpoint may turn positions into strings
+        state = {**state, "velocities": {str(position): array for position, array in state["velocities"].items()}}
+    copies, resumed = fresh()
+    for copy, parameter in zip(copies, parameters, strict=True):
+        copy.data[...] = parameter.data
+    resumed.load_state_dict(state)
+    trained(3, optimizer, parameters, seed=1)
+    trained(3, resumed, copies, seed=1)
+    for copy, parameter in zip(copies, parameters, strict=True):
+        np.testing.assert_array_equal(copy.data, parameter.data)
+    assert resumed.groups[1]["lr"] == 0.03
+
+
+def test_state_dict_holds_copies():
+    parameters, optimizer = fresh()
+    trained(1, optimizer, parameters, seed=0)
+    state = optimizer.state_dict()
+    before = state["velocities"][0].copy()
+    trained(1, optimizer, parameters, seed=1)
+    np.testing.assert_array_equal(state["velocities"][0], before)
+    other_parameters, other = fresh()
+    other.load_state_dict(state)
+    trained(1, other, other_parameters, seed=1)
+    np.testing.assert_array_equal(state["velocities"][0], before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s["groups"].pop(), "the state has 1 groups, this optimizer 2"),
+        (
+            lambda s: s["velocities"].update({0: np.zeros((4,), "f")}),
+            r"velocity 0 is \(4,\) float32, its parameter \(3,\) float32",
+        ),
+        (
+            lambda s: s["velocities"].update({7: np.zeros((3,), "f")}),
+            r"velocity 7 is \(3,\) float32, its parameter not there",
+        ),
+        (
+            lambda s: s["velocities"].update({0: np.zeros((3,))}),
+            r"velocity 0 is \(3,\) float64, its parameter \(3,\) float32",
+        ),
+        (lambda s: s["groups"][0].update(rate=1.0), "a group of the state has .*, rate; of this optimizer lr, "),
+        (lambda s: s.update(form="caffe"), "the state is of form 'caffe', this optimizer 'torch'"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_before_anything_changes(change, message):
+    parameters, optimizer = fresh()
+    trained(1, optimizer, parameters, seed=0)
+    state = optimizer.state_dict()
+    state["groups"][0]["lr"] = 99
+    change(state)
+    _, other = fresh()
+    with pytest.raises(ValueError, match="SGD: .*" + message):
+        other.load_state_dict(state)
+    assert other.state_dict()["velocities"] == {}
+    assert other.groups[0]["lr"] == 0.1
+    assert set(other.groups[0]) == {"parameters", "lr", "momentum", "weight_decay", "nesterov"}
+
+
+# ---- manners and errors --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("form", ["torch", "caffe"])
+def test_hyper_parameters_from_numpy_do_not_widen_anything(name, form):
+    settings = {key: np.float64(value) if key != "nesterov" else value for key, value in SETTINGS[name].items()}
+    exact, numpy_settings = (Parameter(np.linspace(-1, 1, 5, dtype=np.float32)) for _ in range(2))
+    for parameter, options, lr in ((exact, SETTINGS[name], 0.1), (numpy_settings, settings, np.float64(0.1))):
+        optimizer = SGD([parameter], lr=lr, form=form, **options)
+        for step in range(3):
+            parameter.grad = np.linspace(0, step, 5, dtype=np.float32)
+            optimizer.step()
+    np.testing.assert_array_equal(exact.data, numpy_settings.data)
+    assert all(velocity.dtype == np.float32 for velocity in optimizer.state_dict()["velocities"].values())
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda p: SGD([], lr=0.1), ValueError, r"got no parameters; pass module.parameters\(\) or groups"),
+        (lambda p: SGD([p, p], lr=0.1), ValueError, "a parameter appears twice"),
+        (lambda p: SGD([{"parameters": [p]}, {"parameters": [p]}], lr=0.1), ValueError, "a parameter appears twice"),
+        (
+            lambda p: SGD([p], lr=-0.1),
+            ValueError,
+            "lr, momentum and weight_decay must not be negative, got -0.1, 0.0, 0.0",
+        ),
+        (lambda p: SGD([p], lr=0.1, momentum=-0.9), ValueError, "lr, momentum and weight_decay must not be negative"),
+        (
+            lambda p: SGD([p], lr=0.1, weight_decay=-1.0),
+            ValueError,
+            "lr, momentum and weight_decay must not be negative",
+        ),
+        (lambda p: SGD([p], lr=0.1, nesterov=True), ValueError, "nesterov needs momentum > 0"),
+        (lambda p: SGD([p], lr=0.1, form="adam"), ValueError, "form must be 'torch' or 'caffe', got 'adam'"),
+        (
+            lambda p: SGD([Tensor([1.0])], lr=0.1),
+            TypeError,
+            r"expected Parameters, got Tensor; pass module.parameters\(\)",
+        ),
+        (lambda p: SGD([p.data], lr=0.1), TypeError, "expected Parameters, got ndarray"),
+        (
+            lambda p: SGD([{"params": [p]}], lr=0.1),
+            ValueError,
+            "a group has 'parameters' and any of lr, .*, got params",
+        ),
+        (lambda p: SGD([{"parameters": [p], "rate": 1}], lr=0.1), ValueError, "a group has .*, got parameters, rate"),
+        (
+            lambda p: SGD([{"parameters": [p], "lr": -1.0}], lr=0.1),
+            ValueError,
+            "lr, momentum and weight_decay must not be negative, got -1.0",
+        ),
+    ],
+)
+def test_refuses(build, error, message):
+    with pytest.raises(error, match=f"SGD: {message}"):
+        build(Parameter([1.0]))
+
+
+def test_parameters_may_come_from_an_iterator():
+    layer = nn.Linear(2, 3, rng=np.random.default_rng(0))
+    assert SGD(layer.parameters(), lr=0.1).groups[0]["parameters"] == [layer.weight, layer.bias]
+    chained = itertools.chain(layer.parameters(), [Parameter([1.0])])
+    assert len(SGD(chained, lr=0.1).groups[0]["parameters"]) == 3
