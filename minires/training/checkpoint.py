@@ -64,7 +64,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
                 raise ValueError(f"its format is {description['format']!r}, and this version reads {FORMAT!r}")
             model, options, notes = (description[key] for key in ("model", "options", "notes"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"load_checkpoint: {path} isn't a MiniRes checkpoint, or is damaged ({error})") from error
     return Checkpoint(model, options, state, notes)
 

@@ -101,7 +101,8 @@ class Trainer:
         for _ in range(epochs):
             good = self.net.state_dict(), self.optimizer.state_dict()
             try:
-                epoch = self._epoch(loader, test)
+                with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found, and explained better
+                    epoch = self._epoch(loader, test)
             except DivergenceError:
                 self.net.load_state_dict(good[0])
                 self.optimizer.load_state_dict(good[1])
@@ -157,7 +158,7 @@ class Trainer:
 
     def _diverged(self, what: str, images: Array, labels: Array) -> DivergenceError:
         """Run the step again on a tape, to say where the first bad value came from."""
-        with np.errstate(all="ignore"), record() as tape:
+        with record() as tape:
             functional.cross_entropy(self.net(Tensor(images)), labels).backward()
         culprit = tape.first_nonfinite()
         if culprit is not None:
