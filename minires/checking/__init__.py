@@ -3,7 +3,8 @@
 ``minires.gradcheck`` is the front door. It needs NumPy alone.
 """
 
+from minires.checking.diagnosis import Diagnosis
 from minires.checking.gradcheck import check, gradcheck
 from minires.checking.report import Comparison, GradReport, Point
 
-__all__ = ["Comparison", "GradReport", "Point", "check", "gradcheck"]
+__all__ = ["Comparison", "Diagnosis", "GradReport", "Point", "check", "gradcheck"]

@@ -14,10 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from minires.checking.diagnosis import Diagnosis, diagnose
+from minires.checking.evidence import gather
 from minires.checking.measuring import Direction, Measurement, Meter
 from minires.checking.numerical import RATIO, Plateau
 from minires.checking.report import Comparison, GradReport, Point
-from minires.checking.subject import DamageError, Subject, TensorSubject
+from minires.checking.subject import DamageError, Evaluation, MisshapenError, Subject, TensorSubject
 from minires.nn import Module
 from minires.tensor import Tensor
 from minires_kernels.arrays import Array
@@ -30,6 +32,8 @@ SAMPLES = 128
 """How many single elements are sampled, over all variables, where there are more."""
 FEW_VARIABLES = 8
 """Up to so many variables, each gets a step of its own and two random directions; else one step, one direction."""
+DIAGNOSED = 6
+"""How many wrong variables are diagnosed."""
 SAFETY = 10.0
 """How many times the expected noise a difference may be: the fitted noise is typical, not a bound."""
 RESOLUTION = 1e-3
@@ -76,40 +80,111 @@ def check(subject: Subject, *, mode: Mode = "auto", rtol: float = 1e-6, seed: in
     for variable in subject.variables:
         _require_finite(variable.name, variable.array)
 
-    def failed(problem: str) -> GradReport:
-        return GradReport(subject.name, seed, problem=problem, source=subject.source())
+    def failed(problem: str, cause: str) -> GradReport:
+        return GradReport(subject.name, seed, problem=problem, problem_cause=cause, source=subject.source())
 
     before = [variable.array.copy() for variable in subject.variables]
     base = subject.evaluate()
     again = subject.evaluate()
     touched = _changed(subject, before)
     if touched:
-        return failed(f"forward changes its input {touched}: inputs are values, work on a copy")
+        return failed(f"forward changes its input {touched}: inputs are values, work on a copy", "in place")
     if base.output.shape != again.output.shape:
-        return failed(f"two calls with the same input return shapes {base.output.shape} and {again.output.shape}")
+        return failed(
+            f"two calls with the same input return shapes {base.output.shape} and {again.output.shape}", "randomness"
+        )
     if not np.isfinite(base.output).all():
         bad = np.argwhere(~np.isfinite(base.output))[0].tolist()
-        return failed(f"forward returns {base.output[tuple(bad)]} at {bad}: there is no derivative to check")
+        return failed(
+            f"forward returns {base.output[tuple(bad)]} at {bad}: there is no derivative to check", "not finite"
+        )
     if not np.array_equal(base.output, again.output):
         return failed("two calls with the same input return different values: pass a generator with a fixed seed, "
-                      "or reset what the function keeps between calls")  # fmt: skip
-    rng = np.random.default_rng(seed)
+                      "or reset what the function keeps between calls", "randomness")  # fmt: skip
+    # Entropy of our own: default_rng(seed) alone draws the very numbers that so many inputs are made of.
+    rng = np.random.default_rng((seed, 2015, 2016))
     upstream = rng.standard_normal(base.output.shape)
     kept = upstream.copy()
     try:
         gradients = subject.gradients(upstream)
     except DamageError as damage:
-        return failed(str(damage))
+        return failed(str(damage), "in place")
+    except MisshapenError as misshapen:
+        return failed(
+            f"{misshapen}{_broadcast_hint(subject, misshapen, upstream, base, rtol)}",
+            "broadcast" if misshapen.summed else "shape",
+        )
     problem = _impoliteness(subject, before, gradients, upstream, kept)
     if problem:
-        return failed(problem)
+        return failed(problem, "in place")
     meter = Meter(subject, upstream, base.choices, base.output)
     elements = sum(variable.array.size for variable in subject.variables)
     every = mode == "full" or (mode == "auto" and elements <= FEW_ELEMENTS)
     comparisons = tuple(
         _compare(subject, meter, position, gradient, every, rtol, rng) for position, gradient in enumerate(gradients)
     )
-    return GradReport(subject.name, seed, comparisons, source=subject.source(), evaluations=meter.evaluations)
+    diagnoses = _explain(subject, meter, comparisons, upstream, base.output, rng)
+    return GradReport(
+        subject.name,
+        seed,
+        comparisons,
+        source=subject.source(),
+        evaluations=meter.evaluations,
+        diagnoses=diagnoses,
+        notes=_notes(meter),
+    )
+
+
+def _explain(
+    subject: Subject, meter: Meter, comparisons: tuple[Comparison, ...], upstream: Array, output: Array, rng: Any
+) -> tuple[Diagnosis, ...]:
+    """Diagnose the wrong variables: the first few, for one fault often spoils all that lies behind it."""
+    wrong = [position for position, comparison in enumerate(comparisons) if not comparison.ok]
+    if not wrong:
+        return ()
+    contributions = subject.contributions(upstream)
+    cases = []
+    for position in wrong[:DIAGNOSED]:
+        comparison = comparisons[position]
+        plateau = meter.plateau(position, rng)
+        cases.append(
+            gather(
+                subject,
+                meter,
+                position,
+                np.zeros(comparison.shape) if comparison.analytic is None else comparison.analytic,
+                plateau.step,
+                plateau.noise(plateau.step) / meter.scales[position],
+                {int(p.direction.elements[0]) for p in comparison.points if p.is_element and p.numeric.excluded},
+                upstream,
+                output,
+                {other.name: other.numeric() for other in comparisons if other is not comparison},
+                contributions[position],
+                rng,
+            )
+        )
+    return diagnose(cases)
+
+
+def _notes(meter: Meter) -> tuple[str, ...]:
+    """What the measurement itself has to say: above all that something is computed in float32."""
+    grain = max((plateau.rounding for plateau in meter.plateaus()), default=0.0) / max(meter.least_noise, 1e-300)
+    if grain > 1e6:
+        return (f"values are {grain:.0e} times as grainy as float64's: a part is computed in less precision",)
+    return ()
+
+
+def _broadcast_hint(subject: Subject, misshapen: MisshapenError, upstream: Array, base: Evaluation, rtol: float) -> str:
+    """Whether the gradients of the wrong shape, summed over the axes that are too many, are right."""
+    if misshapen.summed is None:
+        return ""
+    meter, rng = Meter(subject, upstream, base.choices, base.output), np.random.default_rng(0)
+    right = all(
+        _compare(subject, meter, position, gradient, True, rtol, rng).ok
+        for position, gradient in enumerate(misshapen.summed)
+    )
+    axes = f"summed over {misshapen.axes}, it "
+    return f"; {axes}is right: the sum over the broadcast axes is missing" if right else f"; even {axes}is wrong"
 
 
 def _compare(

@@ -54,7 +54,7 @@ class Meter:
         self._subject, self._upstream, self._base = subject, upstream, base
         self.scales = [_scale(variable.array) for variable in subject.variables]
         unit = np.finfo(np.float64).eps / 2
-        self._least_noise = unit * float(np.linalg.norm(upstream * output)) if output.size else 0.0
+        self.least_noise = unit * float(np.linalg.norm(upstream * output)) if output.size else 0.0
         self.evaluations = 0
         self._plateaus: dict[int, Plateau] = {}
         self._joint: Plateau | None = None
@@ -77,6 +77,19 @@ class Meter:
         # Subtracting before summing: what the move doesn't reach cancels exactly and adds no noise.
         difference = float(np.sum(self._upstream * (plus - minus)))
         return difference / (2 * self._length(moves, step)), crossed_plus | crossed_minus
+
+    def jacobian_row(self, direction: Direction, step: float, watch_kinks: bool = True) -> Array:
+        """The derivative of every output along ``direction``, flat; the step shrinks where a kink is crossed."""
+        for _ in range(8):
+            rows = []
+            for each in (step, step / RATIO):
+                plus, crossed_plus = self._at([direction], each)
+                minus, crossed_minus = self._at([direction], -each)
+                rows.append((plus - minus) / (2 * self._length([direction], each)))
+            if not (watch_kinks and (crossed_plus or crossed_minus)):
+                break
+            step /= RATIO
+        return richardson(*rows).reshape(-1)
 
     def _length(self, moves: list[Direction], step: float) -> float:
         """The step in the unit of the derivative: of the one variable moved, or relative when several are."""
@@ -115,6 +128,10 @@ class Meter:
             self._joint = self._find([self.random_direction(i, rng) for i in range(count)])
         return self._joint
 
+    def plateaus(self) -> list[Plateau]:
+        """Every step that was measured."""
+        return [*self._plateaus.values(), *([self._joint] if self._joint else [])]
+
     def _find(self, moves: list[Direction]) -> Plateau:
         _, always = self.central(moves, LADDER[-1])  # kinks at the very point are crossed by every step
 
@@ -123,9 +140,9 @@ class Meter:
             return value * self._length(moves, step) / step if crossed == always else math.nan
 
         try:
-            return find_plateau(quotient, self._least_noise)
+            return find_plateau(quotient, self.least_noise)
         except ArithmeticError:
-            return Plateau(LADDER[8], self._least_noise, 0.0, math.nan, math.nan)
+            return Plateau(LADDER[8], self.least_noise, 0.0, math.nan, math.nan)
 
     def random_direction(self, variable: int, rng: np.random.Generator) -> Direction:
         """All elements of a variable, each one way or the other."""

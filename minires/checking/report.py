@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from minires.checking.diagnosis import Diagnosis
 from minires.checking.measuring import Direction, Measurement
 from minires_kernels.arrays import Array
 
@@ -89,6 +90,14 @@ class Comparison:
                 gradient.flat[point.direction.elements] = point.numeric.value * point.direction.signs
         return gradient
 
+    def agreement(self) -> tuple[float, float]:
+        """(cosine, relative L2 error) of the analytic and the numeric derivatives, over all points compared."""
+        pairs = np.array([(p.analytic, p.numeric.value) for p in self.points if not p.numeric.excluded]).reshape(-1, 2)
+        one, two = pairs[:, 0], pairs[:, 1]
+        lengths = float(np.linalg.norm(one) * np.linalg.norm(two))
+        cosine = float(one @ two) / lengths if lengths else float("nan")
+        return cosine, float(np.linalg.norm(one - two)) / max(float(np.linalg.norm(two)), 1e-300)
+
     @property
     def worst(self) -> Point | None:
         """The wrong point that is furthest off, in tolerances; a single element if there is one."""
@@ -104,10 +113,14 @@ class GradReport:
     comparisons: tuple[Comparison, ...] = ()
     problem: str = ""
     """What made a comparison impossible or pointless, in one sentence; empty otherwise."""
+    problem_cause: str = ""
+    """The family of that problem: "in place", "randomness", "broadcast", "shape" or "not finite"."""
     source: str = ""
     """``file:line`` of the code that was checked."""
     evaluations: int = 0
-    notes: tuple[str, ...] = field(default=())
+    diagnoses: tuple[Diagnosis, ...] = ()
+    """Likely causes, the likeliest first; empty when the gradient is right, or wrong in no known way."""
+    notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return not self.problem and all(comparison.ok for comparison in self.comparisons)
@@ -116,6 +129,11 @@ class GradReport:
     def ok(self) -> bool:
         """``bool(report)``."""
         return bool(self)
+
+    @property
+    def cause(self) -> str:
+        """The family of the likeliest cause; empty when the gradient is right, or wrong in no known way."""
+        return self.problem_cause or (self.diagnoses[0].cause if self.diagnoses else "")
 
     @property
     def excluded(self) -> int:
@@ -154,7 +172,14 @@ class GradReport:
             points = [point for comparison in quiet for point in comparison.points]
             elements = sum(point.is_element for point in points)
             yield f"  ok    {len(quiet)} others: {len(points) - elements} directions, {elements} elements"
-        yield from (f"  {note}" for note in self.notes)
+        if self.diagnoses:
+            yield f"  LIKELY CAUSE  {self.diagnoses[0]}"
+            yield from (f"       or maybe  {other}" for other in self.diagnoses[1:3])
+        elif any(not comparison.ok for comparison in self.comparisons):
+            yield "  no known pattern: the mismatch fits none of the causes that are tried"
+        yield from (f"  note: {note}" for note in self.notes)
+        if not self:
+            yield f"  to repeat it: minires.gradcheck({self.function}, ..., seed={self.seed})"
 
     # ---------------------------------------------------------------- other forms
 
@@ -166,9 +191,15 @@ class GradReport:
             "source": self.source,
             "seed": self.seed,
             "problem": self.problem,
+            "cause": self.cause,
             "evaluations": self.evaluations,
             "excluded": self.excluded,
             "kinks": dict(self.kinks),
+            "diagnoses": [
+                {"cause": d.cause, "sentence": d.sentence, "variables": list(d.variables), "unexplained": d.unexplained}
+                for d in self.diagnoses
+            ],
+            "notes": list(self.notes),
             "comparisons": [_comparison_dict(comparison) for comparison in self.comparisons],
         }
 
@@ -191,12 +222,26 @@ def _comparison_lines(comparison: Comparison) -> Iterator[str]:
     worst = comparison.worst
     if worst is None:
         return
-    place = _place(worst, comparison)
+    cosine, relative = comparison.agreement()
+    ulp = worst.error / float(np.spacing(max(abs(worst.numeric.value), 1e-300)))
     yield (
-        f"        {len(comparison.wrong)} of {len(comparison.points)} wrong; worst {place}: "
-        f"analytic {worst.analytic:+.6e}, numeric {worst.numeric.value:+.6e} (noise {worst.numeric.noise:.0e}), "
-        f"relative error {worst.error / max(abs(worst.numeric.value), 1e-300):.1e}"
+        f"        {len(comparison.wrong)} of {len(comparison.points)} wrong   cosine {cosine:+.3f}   "
+        f"relative L2 error {relative:.2g}   numeric noise {worst.numeric.noise:.0e}: this isn't rounding"
     )
+    yield (
+        f"        worst {_place(worst, comparison)}   analytic {worst.analytic:+.6e}   "
+        f"numeric {worst.numeric.value:+.6e}   {ulp:.1e} ulp apart"
+    )
+    if comparison.every_element and len(comparison.shape) >= 1:
+        yield f"        wrong where #: {_map(comparison)}"
+
+
+def _map(comparison: Comparison, most: int = 64) -> str:
+    """Right (.), wrong (#) and excluded (o) elements, in rows of the last axis."""
+    marks = "".join("#" if p.wrong else "o" if p.numeric.excluded else "." for p in comparison.points)
+    width = comparison.shape[-1]
+    rows = [marks[i : i + width] for i in range(0, min(len(marks), most), width)]
+    return " ".join(rows) + (" ..." if len(marks) > most else "")
 
 
 def _place(point: Point, comparison: Comparison) -> str:

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from minires.algebra import sum_to_shape
 from minires.checking.kinks import Choices, choices_of, graph_of
 from minires.function import Function
 from minires.nn import Module
-from minires.tensor import Tensor, apply
+from minires.tensor import Tensor, apply, watch
 from minires_kernels.arrays import Array, to_cpu
 
 
@@ -48,6 +49,9 @@ class Subject(Protocol):
 
     def gradients(self, upstream: Array) -> list[Array | None]:
         """The gradient of sum(upstream * value) for each variable; None where no gradient arrives."""
+
+    def contributions(self, upstream: Array) -> list[list[Array]]:
+        """For each variable, what each of its uses sent back; empty lists where that can't be known."""
 
     def source(self) -> str:
         """``file:line`` of the code that is at work, once gradients were computed; empty when it isn't known."""
@@ -144,8 +148,46 @@ class TensorSubject:
     def _backward(self, output: Tensor, upstream: Array, retain_graph: bool) -> list[Array | None]:
         for tensor in self._tensors:
             tensor.grad = None
-        output.backward(upstream, retain_graph=retain_graph)
+        try:
+            output.backward(upstream, retain_graph=retain_graph)
+        except RuntimeError as error:
+            raise self._misshapen(str(error), output, upstream) from error
         return [tensor.grad for tensor in self._tensors]
+
+    def _misshapen(self, message: str, output: Tensor, upstream: Array) -> MisshapenError:
+        """What to say of a backward that the engine refused; for a single Function, also its gradients, summed."""
+        node = output.creator
+        if node is None or any(tensor is not None and not tensor.is_leaf for tensor in node.inputs):
+            return MisshapenError(message, None, "")
+        grads = node.backward(upstream)
+        sources = {id(source): grad for source, grad in zip(node.inputs, grads, strict=False)}
+        summed: list[Array | None] = []
+        axes = []
+        for variable, tensor in zip(self.variables, self._tensors, strict=True):
+            grad, shape = sources.get(id(tensor)), tensor.shape
+            if grad is not None and grad.shape != shape:
+                try:
+                    fits = np.broadcast_shapes(grad.shape, shape) == grad.shape
+                except ValueError:
+                    fits = False
+                if not fits:
+                    return MisshapenError(message, None, "")
+                padded = (1,) * (grad.ndim - len(shape)) + shape
+                over = [i for i, (one, two) in enumerate(zip(grad.shape, padded, strict=True)) if one != two]
+                axes.append(f"axes {over} of the gradient of {variable.name}" if len(over) > 1 else
+                            f"axis {over[0]} of the gradient of {variable.name}")  # fmt: skip
+                grad = sum_to_shape(grad, shape)
+            summed.append(grad)
+        return MisshapenError(message, summed if axes else None, " and ".join(axes))
+
+    def contributions(self, upstream: Array) -> list[list[Array]]:
+        """See :class:`Subject`."""
+        listener = _Contributions()
+        with watch(listener):
+            output = self._call()
+            if output.requires_grad:
+                output.backward(upstream.copy())
+        return [listener.of.get(id(tensor), []) for tensor in self._tensors]
 
     def source(self) -> str:
         """See :class:`Subject`."""
@@ -160,6 +202,31 @@ class TensorSubject:
 
 class DamageError(Exception):
     """Backward isn't a function of its arguments: what it says is in the message."""
+
+
+class MisshapenError(Exception):
+    """Backward returned something that the engine refuses. ``summed``: its gradients, broadcast axes summed away."""
+
+    def __init__(self, message: str, summed: list[Array | None] | None, axes: str) -> None:
+        super().__init__(message)
+        self.summed, self.axes = summed, axes
+
+
+class _Contributions:
+    """A watcher that keeps what each use of a tensor sent back."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, list[Array]] = {}
+
+    def on_contribution(self, tensor: Tensor, consumer: Function | None, slot: int, grad: Array) -> None:
+        if tensor.is_leaf:
+            self.of.setdefault(id(tensor), []).append(grad)
+
+    def on_forward(self, function: Function, inputs: tuple[Tensor | None, ...], output: Tensor) -> None: ...
+    def on_gradient(self, tensor: Tensor, grad: Array) -> None: ...
+    def on_release(self, function: Function) -> None: ...
+    def enter(self, module: Any) -> None: ...
+    def leave(self, module: Any) -> None: ...
 
 
 class _State:
