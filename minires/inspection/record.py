@@ -157,7 +157,9 @@ class Tape:
         self._gradients: dict[Node, Array] = {}
         self._recorded_before_backward = 0
         self._awaiting: dict[Node, None] = {}  # has contributions, but no gradient: the pass is here, or failed here
-        self._in_flight: Node | None = None  # its Function's backward has begun, and isn't known to have ended
+        self._in_flight: Node | None = (
+            None  # had its gradient last; whether its backward pass succeeded isn't known yet
+        )
         self._locks = Locks() if check else None
 
     # ---------------------------------------------------------------- reading
@@ -282,7 +284,7 @@ class Tape:
         self._gradients[node] = grad
         self.backward_order.append(node)
         self._awaiting.pop(node, None)
-        self._in_flight = node if tensor.creator is not None else None
+        self._in_flight = node
 
     def on_release(self, function: Function) -> None:
         """Unlock what only ``function`` still needed."""

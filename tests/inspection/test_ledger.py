@@ -129,6 +129,7 @@ def test_three_ways_are_one_junction_of_three_parts():
     np.testing.assert_allclose(row.parts[2].grad, gradient_of(lambda x: cut + (x @ second).exp(), x))
     np.testing.assert_allclose(row.branch_norm, np.linalg.norm(row.parts[1].grad + row.parts[2].grad))
     assert row.cosine == pytest.approx(cosine(row.parts[0].grad, row.parts[1].grad + row.parts[2].grad))
+    assert row.branch_share == pytest.approx(row.parts[1].share + row.parts[2].share)
     lines = str(book).splitlines()
     assert len(lines) == 4
     assert lines[2].startswith("  branch 1: mat_mul ")
@@ -338,6 +339,29 @@ def repeatedly(function, x, times):
     for _ in range(times):
         x = function(x)
     return x
+
+
+def test_a_junction_across_modules_is_named_by_what_they_share_or_else_by_the_addition():
+    class Sum(nn.Module):
+        def forward(self, x, y):
+            return x + y
+
+    class Net(nn.Module):
+        def __init__(self):
+            self.left, self.right, self.join = (nn.Sequential(part) for part in (nn.ReLU(), nn.ReLU(), Sum()))
+
+        def forward(self, x):
+            return self.join[0](self.left(x), self.right(x))
+
+    class Outer(nn.Module):
+        def __init__(self):
+            self.body = Net()
+
+        def forward(self, x):
+            return self.body(x)
+
+    assert [row.block for row in ledger_of(Net(), leaf(5))[0]] == ["join.0.add"]
+    assert [row.block for row in ledger_of(Outer(), leaf(5))[0]] == ["body"]
 
 
 # ---- He et al. 2016 -------------------------------------------------------------------------------

@@ -98,6 +98,18 @@ def test_another_tensor_of_the_same_memory_is_locked_too():
         y.data[0, 0] = 1
 
 
+def test_a_view_that_comes_to_be_known_later_is_locked_from_then_on():
+    x = leaf(4)
+    view = x.data[1:]
+    with record(check=True):
+        z = (x * x).sum()
+        Tensor(view).exp()
+        with pytest.raises(ValueError, match=READ_ONLY):
+            view[0] = 1
+        z.backward()
+        view[0] = 1
+
+
 def test_a_tensor_that_is_made_as_a_view_of_a_locked_one_is_released_with_it():
     x = leaf(4)
     with record(check=True):

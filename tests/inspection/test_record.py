@@ -150,6 +150,47 @@ def test_a_module_that_is_used_twice_numbers_its_nodes_and_its_outputs():
     assert tape["0#2"] is tape[second]
 
 
+def test_a_module_that_stands_in_two_places_has_the_first_ones_path():
+    class Tied(nn.Module):
+        def __init__(self):
+            self.first = nn.Linear(3, 3, rng=np.random.default_rng(0))
+            self.second = self.first
+
+        def forward(self, x):
+            return self.second(self.first(x))
+
+    with record() as tape:
+        Tied()(leaf(2, 3, dtype=np.float32))
+    names = [node.name for node in tape.nodes]
+    assert names == ["input", "first.weight", "first.bias", "first.linear", "first.linear#2"]
+
+
+def test_paths_are_those_of_the_module_that_was_called():
+    net, x = Net(), leaf(2, 2, 5, 4, dtype=np.float32)
+    with record() as tape:
+        y = net.conv(x)
+        net.branches[0](y)
+        (y * net.branches[0][0].weight.reshape(1, 3, 1, 1)).sum()
+    assert [node.name for node in tape.nodes[:7]] == [
+        "input", "weight", "bias", "conv2d", "0.weight", "0.bias", "0.batch_norm"
+    ]  # fmt: skip
+    assert [node.name for node in tape.nodes[7:]] == ["1.relu", "reshape", "mul", "sum"]
+
+
+def test_outside_of_modules_a_parameter_has_no_path():
+    class Idle(nn.Module):
+        def __init__(self):
+            self.weight = Parameter(np.ones(2, np.float32))
+
+        def forward(self, x):
+            return x
+
+    module = Idle()
+    with record() as tape:
+        (module(leaf(2, dtype=np.float32)) * module.weight).sum()
+    assert tape[module.weight].name == "param"
+
+
 def test_a_module_outside_the_tree_is_named_by_its_class():
     class Hides(nn.Module):
         def forward(self, x):
@@ -229,6 +270,13 @@ def test_a_graph_built_before_recording_is_put_on_the_tape():
     assert [node.name for node in tape.nodes] == ["input", "exp", "mul", "add", "sum"]
     assert len(tape.contributions(y)) == 3
     np.testing.assert_array_equal(tape.gradient(x).array, x.grad)
+
+
+def test_what_was_made_before_recording_is_not_named_after_the_module_that_uses_it():
+    y = leaf(3).exp()
+    with record() as tape:
+        nn.Sequential(nn.ReLU())(y)
+    assert [node.name for node in tape.nodes] == ["input", "exp", "0.relu"]
 
 
 def test_a_tape_may_begin_after_the_forward_pass():
