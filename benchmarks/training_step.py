@@ -127,8 +127,8 @@ def torch_steps(
 def check_gradients(net: Module, images: Any, labels: Any, *, limit: int = 16) -> list[str]:
     """Error of all parameters' gradients (relative, 2-norm) against the same net in float64, ours and PyTorch's.
 
-    On the first ``limit`` images. Raises RuntimeError when ours is over 10 times PyTorch's or, without PyTorch, 1e-2:
-    ReLUs that fall on the other side of 0 in float32 make both differ from float64.
+    On the first ``limit`` images. Raises RuntimeError when ours is over 1e-2. A ReLU whose input falls on the other side
+    of 0 in float32 switches a path off, so that errors far above rounding (1e-7) are normal, PyTorch's too.
     """
     images, labels = images[:limit], labels[:limit]
     before = net.state_dict()
@@ -146,7 +146,7 @@ def check_gradients(net: Module, images: Any, labels: Any, *, limit: int = 16) -
     net.astype(np.float32)
     net.load_state_dict(before)
     error = _distance(single, exact)
-    lines, bound = [f"gradients, relative error against float64: minires {error:.1e}"], 1e-2
+    lines = [f"gradients, relative error against float64: minires {error:.1e}"]
     try:
         import torch
     except ImportError:
@@ -158,9 +158,8 @@ def check_gradients(net: Module, images: Any, labels: Any, *, limit: int = 16) -
         torch.nn.functional.cross_entropy(twin(torch.from_numpy(images)), torch.from_numpy(labels)).backward()
         theirs = np.concatenate([parameter.grad.numpy().ravel() for parameter in twin.parameters()])
         lines.append(f"gradients, relative error against float64: torch   {_distance(theirs, exact):.1e}")
-        bound = 10 * _distance(theirs, exact)
-    if not error <= bound:
-        raise RuntimeError(f"training_step: our gradients are wrong by {error:.1e} (bound {bound:.1e}); nothing timed")
+    if not error <= 1e-2:
+        raise RuntimeError(f"training_step: our gradients are wrong by {error:.1e}; nothing timed")
     return lines
 
 
