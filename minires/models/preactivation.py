@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from minires import nn
-from minires.models.resnet import make_stages, stages
+from minires.models.resnet import make_stages, require_widths, stages
 from minires.models.shortcuts import Option, make_shortcut
 from minires.nn.initializers import Fan
 from minires.tensor import Tensor
@@ -123,6 +123,7 @@ class PreActivationResNet(nn.Module):
         rng: np.random.Generator,
         fan: Fan,
     ) -> None:
+        require_widths(units, widths)
         self.imagenet_stem = imagenet_stem
         kernel_size, stride, stem_width = (7, 2, 64) if imagenet_stem else (3, 1, 16 if expansion > 1 else widths[0])
         self.conv1 = nn.Conv2d(

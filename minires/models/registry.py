@@ -100,7 +100,7 @@ def create(
         units,
         default_widths if widths is None else widths,
         imagenet_stem=imagenet,
-        num_classes=num_classes or (1000 if imagenet else 10),
+        num_classes=(1000 if imagenet else 10) if num_classes is None else num_classes,
         in_channels=in_channels,
         **settings,
     )

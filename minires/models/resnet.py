@@ -88,6 +88,14 @@ class Bottleneck(nn.Module):
         return self.bn3(self.conv3(inner), plus=self.downsample(x), relu=True)  # type: ignore[no-any-return]
 
 
+def require_widths(units: Sequence[int], widths: Sequence[int]) -> None:
+    """Raise ValueError unless there is a width for each stage, and all numbers are positive."""
+    if len(units) != len(widths) or min(widths, default=0) < 1 or min(units, default=0) < 1:
+        raise ValueError(
+            f"models: needs one positive width per stage, got units {tuple(units)}, widths {tuple(widths)}"
+        )
+
+
 def make_stages(
     net: nn.Module,
     unit: Callable[[int, int, int, bool], nn.Module],
@@ -99,12 +107,8 @@ def make_stages(
     """Give ``net`` its ``layer1``, ``layer2``, ...: ``units[i]`` blocks of ``widths[i]`` each; returns channels out.
 
     ``unit(in_channels, width, stride, is_first)`` makes a block; ``is_first`` marks the first of its stage, which has
-    stride 2 in every stage but the first. Raises ValueError unless there is a width for each stage, all positive.
+    stride 2 in every stage but the first.
     """
-    if len(units) != len(widths) or min(widths, default=0) < 1 or min(units, default=0) < 1:
-        raise ValueError(
-            f"models: needs one positive width per stage, got units {tuple(units)}, widths {tuple(widths)}"
-        )
     for stage, (count, width) in enumerate(zip(units, widths, strict=True)):
         blocks = []
         for position in range(count):
@@ -134,6 +138,7 @@ class ResNet(nn.Module):
         rng: np.random.Generator,
         fan: Fan,
     ) -> None:
+        require_widths(units, widths)
         kernel_size, stride = (7, 2) if imagenet_stem else (3, 1)
         stem_width = 64 if imagenet_stem else widths[0]
         self.conv1 = nn.Conv2d(
