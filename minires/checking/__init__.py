@@ -3,8 +3,9 @@
 ``minires.gradcheck`` is the front door. It needs NumPy alone.
 """
 
+from minires.checking.blame import BlameReport, blame
 from minires.checking.diagnosis import Diagnosis
 from minires.checking.gradcheck import check, gradcheck
 from minires.checking.report import Comparison, GradReport, Point
 
-__all__ = ["Comparison", "Diagnosis", "GradReport", "Point", "check", "gradcheck"]
+__all__ = ["BlameReport", "Comparison", "Diagnosis", "GradReport", "Point", "blame", "check", "gradcheck"]

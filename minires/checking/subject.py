@@ -16,8 +16,9 @@ import numpy as np
 from minires.algebra import sum_to_shape
 from minires.checking.kinks import Choices, choices_of, graph_of
 from minires.function import Function
+from minires.graph import watch
 from minires.nn import Module
-from minires.tensor import Tensor, apply, watch
+from minires.tensor import Tensor, apply
 from minires_kernels.arrays import Array, to_cpu
 
 
