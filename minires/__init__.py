@@ -6,8 +6,9 @@
 from minires import functional, models, nn, optim, tensor
 from minires.checking import gradcheck
 from minires.function import Function
+from minires.graph import no_grad
 from minires.inspection import record
-from minires.tensor import Parameter, Tensor, no_grad
+from minires.tensor import Parameter, Tensor
 from minires_kernels import using
 
 __all__ = [

@@ -18,6 +18,7 @@ Arrays inside, tensors outside: nothing in a Function sees a Tensor (but ``expan
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -86,3 +87,17 @@ class Function:
     def __repr__(self) -> str:
         settings = (f"{name}={value}" for name, value in self.hyper_parameters().items())
         return f"{type(self).__name__}({', '.join(settings)})"
+
+
+_CORE = ("minires.function", "minires.tensor", "minires.algebra", "minires.functional", "minires.nn")
+"""Where an operation may be applied on somebody's behalf: its origin is the first line outside of these."""
+
+
+def origin_of_call() -> tuple[str, int] | None:
+    """(file, line) of the innermost call that isn't in the engine's own core; None if there is none."""
+    frame = sys._getframe(1)
+    while frame.f_globals.get("__name__", "").startswith(_CORE):
+        if frame.f_back is None:
+            return None
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno

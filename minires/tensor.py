@@ -1,4 +1,4 @@
-"""Tensor: an array, its gradient and the Function that made it; ``apply``, which builds the graph; backward.
+"""Tensor: an array, its gradient and the Function that made it; ``apply``, which builds the graph.
 
 This file alone builds graphs. A graph is bipartite: ``tensor.creator`` is the Function that made the tensor,
 ``function.inputs`` are the tensors that it was made of. Nothing points from a Function to its output, so there are no
@@ -7,78 +7,20 @@ reference cycles: a graph lives as long as its last tensor and dies with it, by 
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from minires import algebra
 from minires.algebra import Axis
-from minires.function import Function
-from minires_kernels import activation, forced
+from minires.function import Function, origin_of_call
+from minires.graph import as_array, tracking, walk, watching
+from minires_kernels import forced
 from minires_kernels.arrays import Array, array_module, device_of, to_cpu
 
-_tracking: ContextVar[bool] = ContextVar("minires.tracking", default=True)
-_watcher: ContextVar[Watcher | None] = ContextVar("minires.watcher", default=None)
 _numbers = itertools.count()
-
-_CORE = ("minires.tensor", "minires.algebra", "minires.functional", "minires.nn")
-"""Where an operation may be applied on somebody's behalf: its origin is the first line outside of these."""
-
-
-class Watcher(Protocol):
-    """What the core reports to while a tape records: see :func:`minires.record`. All arrays are values: don't write."""
-
-    def on_forward(self, function: Function, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
-        """``function`` has computed ``output`` from ``inputs``."""
-
-    def on_contribution(self, tensor: Tensor, consumer: Function | None, slot: int, grad: Array) -> None:
-        """``consumer``, of which ``tensor`` is input ``slot``, has sent it ``grad``: not yet added to the others.
-
-        ``consumer`` is None for the gradient that backward starts from.
-        """
-
-    def on_gradient(self, tensor: Tensor, grad: Array) -> None:
-        """``grad``, the sum of all contributions to ``tensor``, is complete."""
-
-    def on_release(self, function: Function) -> None:
-        """``function`` is about to forget its saved arrays and inputs."""
-
-    def enter(self, module: Any) -> None:
-        """``module`` (of ``minires.nn``) begins its forward pass."""
-
-    def leave(self, module: Any) -> None:
-        """``module`` has ended its forward pass, normally or not."""
-
-
-def watching() -> Watcher | None:
-    """The tape that records in this context, or None."""
-    return _watcher.get()
-
-
-@contextmanager
-def watch(watcher: Watcher) -> Iterator[None]:
-    """Within the block, ``apply`` and ``backward`` report to ``watcher``. People call :func:`minires.record`."""
-    token = _watcher.set(watcher)
-    try:
-        yield
-    finally:
-        _watcher.reset(token)
-
-
-@contextmanager
-def no_grad() -> Iterator[None]:
-    """Within the block no graph is built: results don't require gradients and keep nothing for a backward pass."""
-    token = _tracking.set(False)
-    try:
-        yield
-    finally:
-        _tracking.reset(token)
 
 
 def apply(function: Function, *inputs: Tensor | None) -> Tensor:
@@ -87,7 +29,7 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
     A Function instance is one application: it can be applied once. Raises TypeError for inputs that aren't tensors or
     whose floating-point types differ (nothing widens silently), RuntimeError for a second application.
     """
-    watcher = _watcher.get()
+    watcher = watching()
     if function.expand is not None and (watcher is not None or forced() == "reference"):
         return function.expand(*inputs)
     if function.number >= 0:
@@ -95,7 +37,7 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
             f"{function!r} was applied already{function.where()}; an instance is one application: make a new one"
         )
     arrays = _arrays(function, inputs)
-    if _tracking.get():
+    if tracking():
         function.needs_input_grad = tuple(tensor is not None and tensor.requires_grad for tensor in inputs)
     else:
         function.needs_input_grad = (False,) * len(inputs)
@@ -105,9 +47,9 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
         raise ValueError(f"{type(function).__name__}: {error}; inputs {_listing(inputs)}") from error
     function.number = next(_numbers)
     requires_grad = any(function.needs_input_grad)
-    output = Tensor(_as_array(array))
+    output = Tensor(as_array(array))
     if requires_grad or watcher is not None:
-        function.origin = _origin()
+        function.origin = origin_of_call()
     if requires_grad:
         output.requires_grad = True
         output.creator = function
@@ -147,21 +89,6 @@ def _listing(inputs: tuple[Tensor | None, ...]) -> str:
     return ", ".join(f"{tensor.shape} {tensor.dtype}" for tensor in inputs if tensor is not None)
 
 
-def _as_array(value: Any) -> Array:
-    """``value``; a NumPy scalar, which NumPy's arithmetic makes of 0-d arrays, as a 0-d array again."""
-    return np.asarray(value) if isinstance(value, np.generic) else value
-
-
-def _origin() -> tuple[str, int] | None:
-    """(file, line) of the innermost frame that isn't the engine's own core."""
-    frame = sys._getframe(2)
-    while frame is not None and frame.f_globals.get("__name__", "").startswith(_CORE):
-        if frame.f_back is None:
-            return None
-        frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno
-
-
 class Tensor:
     """An array that remembers how it was made.
 
@@ -170,7 +97,7 @@ class Tensor:
     gradient; only floating-point tensors can. After backward ``grad`` is an array like ``data``, or None.
     """
 
-    __slots__ = ("__weakref__", "_retains_grad", "creator", "data", "grad", "requires_grad")
+    __slots__ = ("__weakref__", "creator", "data", "grad", "requires_grad", "retains_grad")
     __array_ufunc__ = None  # so that `array + tensor` reaches Tensor.__radd__
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
@@ -187,7 +114,7 @@ class Tensor:
         self.grad: Array | None = None
         self.requires_grad = requires_grad
         self.creator: Function | None = None
-        self._retains_grad = False
+        self.retains_grad = False
 
     # ---------------------------------------------------------------- what it is
 
@@ -273,7 +200,7 @@ class Tensor:
         """
         if not self.requires_grad:
             raise RuntimeError("retain_grad: the tensor doesn't require a gradient; create it with requires_grad=True")
-        self._retains_grad = True
+        self.retains_grad = True
         return self
 
     def backward(self, grad: Array | Tensor | None = None, *, retain_graph: bool = False) -> None:
@@ -288,47 +215,7 @@ class Tensor:
         backward through a freed graph, and when a Function returns something that isn't its inputs' gradients;
         ValueError or TypeError when ``grad`` doesn't fit.
         """
-        upstream = self._upstream(grad)
-        watcher = _watcher.get()
-        finished: list[tuple[Tensor, Array]] = []
-        # Contributions are summed here, per tensor; the heap holds each tensor once, the latest made on top.
-        pending: dict[Tensor, Array] = {self: upstream}
-        heap = [(-self.creator.number, 0, self)] if self.creator else []
-        ticket = itertools.count(1)  # tuples never compare tensors
-        if watcher is not None:
-            watcher.on_contribution(self, None, 0, upstream)
-        while heap:
-            tensor = heapq.heappop(heap)[2]
-            grad_output = pending.pop(tensor)
-            if watcher is not None:
-                watcher.on_gradient(tensor, grad_output)
-            if tensor._retains_grad:
-                finished.append((tensor, grad_output))
-            function = tensor.creator
-            assert function is not None
-            inputs = function.inputs
-            for slot, contribution in enumerate(_gradients(function, grad_output)):
-                if contribution is None:
-                    continue
-                source = inputs[slot]
-                assert source is not None
-                if watcher is not None:
-                    watcher.on_contribution(source, function, slot, contribution)
-                if source in pending:
-                    pending[source] = activation.add(pending[source], contribution)
-                    continue
-                pending[source] = contribution
-                if source.creator is not None:
-                    heapq.heappush(heap, (-source.creator.number, next(ticket), source))
-            if not retain_graph:
-                if watcher is not None:
-                    watcher.on_release(function)
-                function.release()
-        for leaf, total in pending.items():
-            if watcher is not None:
-                watcher.on_gradient(leaf, total)
-            finished.append((leaf, total))
-        _store(finished, upstream)
+        walk(self, self._upstream(grad), retain_graph=retain_graph)
 
     def _upstream(self, grad: Array | Tensor | None) -> Array:
         if not self.requires_grad:
@@ -349,7 +236,7 @@ class Tensor:
             raise TypeError(f"backward: the upstream gradient must be an array of {self.dtype}, got {kind}")
         if array.shape != self.shape:
             raise ValueError(f"backward: the upstream gradient has shape {array.shape}, but the tensor {self.shape}")
-        return _as_array(array)
+        return as_array(array)
 
     # ---------------------------------------------------------------- operators
 
@@ -558,53 +445,3 @@ def _plain_index(index: Any) -> Any:
         return tuple(_plain_index(part) for part in index)
     array = index.data if isinstance(index, Tensor) else index
     return array.copy() if isinstance(array, np.ndarray) else array  # backward must see what forward saw
-
-
-def _gradients(function: Function, grad_output: Array) -> tuple[Array | None, ...]:
-    """What ``function.backward`` returns, checked: one array of the right shape and dtype per input that needs one."""
-    if function.released:
-        raise RuntimeError(
-            f"backward: the graph was freed by an earlier backward, at {function!r}{function.where()}; "
-            "pass retain_graph=True to the first call, or compute the loss again"
-        )
-    grads = function.backward(grad_output)
-    name = type(function).__name__
-    if not isinstance(grads, tuple) or len(grads) != len(function.inputs):
-        got = f"{len(grads)} gradients" if isinstance(grads, tuple) else type(grads).__name__
-        raise RuntimeError(
-            f"{name}.backward must return a tuple of {len(function.inputs)} gradients, one per input "
-            f"(None where not needed), but returned {got}{function.where()}"
-        )
-    for slot, (grad, source, needed) in enumerate(zip(grads, function.inputs, function.needs_input_grad, strict=True)):
-        if grad is None or not needed:
-            continue
-        assert source is not None
-        shape, dtype = getattr(grad, "shape", None), getattr(grad, "dtype", None)
-        if shape != source.shape or dtype != source.dtype or isinstance(grad, Tensor):
-            raise RuntimeError(
-                f"{name}.backward must return arrays like its inputs, but returned {type(grad).__name__} "
-                f"{shape} {dtype} for input {slot}, which is {source.shape} {source.dtype}{function.where()}"
-            )
-    return tuple(
-        _as_array(grad) if needed else None for grad, needed in zip(grads, function.needs_input_grad, strict=True)
-    )
-
-
-def _store(finished: list[tuple[Tensor, Array]], upstream: Array) -> None:
-    """Add each gradient to its tensor's ``grad``, so that none shares memory with another, with data or upstream."""
-    seen = {id(_owner(upstream)), *(id(_owner(tensor.data)) for tensor, _ in finished)}
-    for tensor, grad in finished:
-        if tensor.grad is not None:
-            tensor.grad = _as_array(tensor.grad + grad)
-            continue
-        owner = _owner(grad)
-        shared = id(owner) in seen or tensor._retains_grad
-        seen.add(id(owner))
-        tensor.grad = grad.copy() if shared else grad
-
-
-def _owner(array: Array) -> Any:
-    """The object that owns the memory that ``array`` is a view of."""
-    while getattr(array, "base", None) is not None:
-        array = array.base
-    return array

@@ -30,7 +30,7 @@ ORDER = (
     (FAMILY,),
     ("minires_kernels.lab",),
     ("minires.function",),
-    ("minires.algebra",),
+    ("minires.algebra", "minires.graph"),
     ("minires.tensor",),
     ("minires.functional",),
     ("minires.nn",),

@@ -1,6 +1,6 @@
 """``with minires.record() as tape:``: everything that the engine computes in the block, forward and backward.
 
-The tape is what the core's :class:`~minires.tensor.Watcher` reports to. It keeps, in order of creation, a
+The tape is what the core's :class:`~minires.graph.Watcher` reports to. It keeps, in order of creation, a
 :class:`Node` for each tensor; for each node the *contributions* to its gradient, one per use of the tensor, as they
 were before the engine added them up; and the gradient that they add up to. It holds the arrays themselves, not copies:
 as long as the tape lives, so do the step's activations and gradients, and what is changed in place later (a parameter,
@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from minires.function import Function
+from minires.graph import watch
 from minires.inspection.locks import Locks
 from minires.inspection.text import number, shape_text, table
 from minires.nn import Module
-from minires.tensor import Parameter, Tensor, watch
+from minires.tensor import Parameter, Tensor
 from minires_kernels.arrays import Array, array_module
 
 Kind = Literal["input", "param", "buffer", "op", "loss"]
@@ -130,7 +131,7 @@ class NonFinite:
 
 
 class Tape:
-    """What :func:`record` has recorded; a :class:`~minires.tensor.Watcher`.
+    """What :func:`record` has recorded; a :class:`~minires.graph.Watcher`.
 
     Contributions and gradients are those of the latest backward pass: a new one begins with a clean slate. A graph that
     was built before recording began is put on the tape when it is met, without module paths in its names.

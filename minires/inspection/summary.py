@@ -11,9 +11,10 @@ import numpy as np
 
 from minires import nn
 from minires.function import Function
+from minires.graph import no_grad, watch
 from minires.inspection.text import shape_text, table
 from minires.nn import Module
-from minires.tensor import Tensor, no_grad, watch
+from minires.tensor import Tensor
 from minires_kernels.arrays import Array
 
 

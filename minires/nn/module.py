@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from minires.tensor import Parameter, Tensor, watching
+from minires.graph import watching
+from minires.tensor import Parameter, Tensor
 from minires_kernels.arrays import Array, array_module, to_cpu, to_gpu
 
 

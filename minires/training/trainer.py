@@ -14,10 +14,11 @@ import numpy as np
 
 from minires import functional
 from minires.data import Loader, Split
+from minires.graph import no_grad
 from minires.inspection import record
 from minires.nn import Module
 from minires.optim import SGD, ReduceLROnPlateau
-from minires.tensor import Tensor, no_grad
+from minires.tensor import Tensor
 from minires.training.metrics import top_k_errors
 from minires.training.progress import Progress, Silence
 from minires_kernels.arrays import array_module, to_cpu
