@@ -73,9 +73,8 @@ def run_demo(folder: str | Path, *, epochs: int = EPOCHS, nets: Sequence[str] = 
         net, result, curves[name] = train_one(name, data, epochs)
         results.append(result)
         if "resnet" in name:
-            skips.append(
-                f"{name} after training, on the first {BATCH} training images\n\n{skip_gradients(net, data)}\n"
-            )
+            title = f"{name} after training, on the first {BATCH} training images"
+            skips.append(f"{title}\n\n{skip_gradients(net, data)}\n")
     text = f"{result_table(results)}\n\n{conclusion(results)}".rstrip() + "\n"
     print(f"\n{text}")
     (folder / "table.txt").write_text(text)
@@ -166,9 +165,7 @@ def shortfalls(results: Sequence[Result]) -> list[str]:
     for result in results:
         low, high = EXPECTED.get(result.net, (0.0, 100.0))
         if not low <= result.train_error <= high:
-            missed.append(
-                f"{result.net} ends at {result.train_error:.2f} % training error, not in {low:g} to {high:g} %"
-            )
+            missed.append(f"{result.net}'s training error is {result.train_error:.2f} %, not {low:g} to {high:g} %")
     return missed
 
 
