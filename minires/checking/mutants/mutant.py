@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from minires import tensor
+from minires import graph
 from minires.function import Function
+from minires.tensor import Tensor
 from minires_kernels.arrays import Array
 
 Gradients = tuple[Array | None, ...]
@@ -58,8 +59,8 @@ def planted(mutant: Mutant) -> Iterator[None]:
     """Within the block, the engine makes this mistake."""
     owner: Any = mutant.target
     attribute, wrong = "backward", _wrong_backward(owner, mutant)
-    if owner is tensor.Tensor:
-        owner, attribute, wrong = tensor, "activation", SimpleNamespace(add=mutant.backward)
+    if owner is Tensor:
+        owner, attribute, wrong = graph, "activation", SimpleNamespace(add=mutant.backward)
     own, right = attribute in vars(owner), getattr(owner, attribute)
     setattr(owner, attribute, wrong)
     try:
