@@ -9,6 +9,8 @@ forward, backward and update.
 from __future__ import annotations
 
 import argparse
+import importlib
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +23,7 @@ from benchmarks.results import write
 from benchmarks.timing import Measurement, Times, alternate, retain_pages
 from minires import functional
 from minires.nn import Module
+from minires_kernels import families
 
 WORK = {"resnet20": (128, 32), "resnet56": (128, 32), "preact_resnet110": (128, 32), "resnet18": (8, 224)}
 """Net -> batch and image side."""
@@ -54,6 +57,7 @@ def main() -> None:
     measured = alternate(candidates, rounds=options.rounds, seconds=options.seconds, warm_up=1.0, window=1.0)
     split = alternate({OURS: SplitStep(net, images, labels, parts := [])}, rounds=15, seconds=20)
     rows = report(options.net, batch, measured) + report_split(options.net, batch, parts, split)
+    rows += report_overhead(options.net, batch, KernelClock(net, images, labels))
     print(write(f"training_step_{options.net}", rows, options.threads))
 
 
@@ -88,6 +92,45 @@ class SplitStep:
         backward = time.perf_counter()
         self.optimizer.step()
         self.parts.append((forward - start, backward - forward, time.perf_counter() - backward))
+
+
+class KernelClock:
+    """Training steps in which every kernel call is timed, in place: :meth:`step` gives (whole, in kernels), in seconds.
+
+    The clock sits where the families of kernels choose an implementation; what is left is all else that a step does: modules, checks, the graph, and the few operations that are plain NumPy.
+    """
+
+    def __init__(self, net: Module, images: Any, labels: Any) -> None:
+        self._step = our_step(net, images, labels)
+        self._inside = 0.0
+
+    def _timed_select(self, select: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **options: Any) -> Callable[..., Any]:
+            kernel = select(*arguments, **options)
+
+            def call(*inputs: Any) -> Any:
+                start = time.perf_counter()
+                result = kernel(*inputs)
+                self._inside += time.perf_counter() - start
+                return result
+
+            return call
+
+        return timed
+
+    def step(self) -> tuple[float, float]:
+        """One step."""
+        contracts: list[Any] = [importlib.import_module(f"minires_kernels.{family}") for family in families()]
+        originals = [contract.select for contract in contracts]
+        for contract, select in zip(contracts, originals, strict=True):
+            contract.select = self._timed_select(select)
+        try:
+            self._inside, start = 0.0, time.perf_counter()
+            self._step()
+            return time.perf_counter() - start, self._inside
+        finally:
+            for contract, select in zip(contracts, originals, strict=True):
+                contract.select = select
 
 
 def torch_steps(
@@ -193,6 +236,19 @@ def report_split(
         rows.append({"case": f"{net} batch {batch} {name}", "candidate": OURS, **times.summary(),
                      "windows": [measured.kept, measured.dropped]})  # fmt: skip
     return rows
+
+
+def report_overhead(net: str, batch: int, clock: KernelClock, *, steps: int = 15) -> list[dict[str, Any]]:
+    """Print what a step spends outside its kernels; return the result rows."""
+    clock.step()
+    pairs = [clock.step() for _ in range(steps)]
+    whole, inside = Times([pair[0] for pair in pairs]), Times([pair[1] for pair in pairs])
+    share = statistics.median((total - kernels) / total for total, kernels in pairs)
+    print(
+        f"  {'inside kernels':28} {inside.median * 1e3:9.1f} ms of {whole.median * 1e3:.1f} ms: {share:.1%} is spent outside"
+    )
+    case = f"{net} batch {batch}"
+    return [{"case": f"{case} inside kernels", "candidate": OURS, **inside.summary(), "overhead": share}]
 
 
 if __name__ == "__main__":
