@@ -97,7 +97,8 @@ class SplitStep:
 class KernelClock:
     """Training steps in which every kernel call is timed, in place: :meth:`step` gives (whole, in kernels), in seconds.
 
-    The clock sits where the families of kernels choose an implementation; what is left is all else that a step does: modules, checks, the graph, and the few operations that are plain NumPy.
+    The clock sits where the families of kernels choose an implementation. What is left is all else that a step does:
+    modules, checks, the graph, and the few operations that are plain NumPy.
     """
 
     def __init__(self, net: Module, images: Any, labels: Any) -> None:
@@ -170,8 +171,8 @@ def torch_steps(
 def check_gradients(net: Module, images: Any, labels: Any, *, limit: int = 16) -> list[str]:
     """Error of all parameters' gradients (relative, 2-norm) against the same net in float64, ours and PyTorch's.
 
-    On the first ``limit`` images. Raises RuntimeError when ours is over 1e-2. A ReLU whose input falls on the other side
-    of 0 in float32 switches a path off, so that errors far above rounding (1e-7) are normal, PyTorch's too.
+    On the first ``limit`` images. Raises RuntimeError when ours is over 1e-2. A ReLU whose input falls on the other
+    side of 0 in float32 switches a path off: errors far above rounding (1e-7) are normal, PyTorch's too.
     """
     images, labels = images[:limit], labels[:limit]
     before = net.state_dict()
@@ -244,9 +245,8 @@ def report_overhead(net: str, batch: int, clock: KernelClock, *, steps: int = 15
     pairs = [clock.step() for _ in range(steps)]
     whole, inside = Times([pair[0] for pair in pairs]), Times([pair[1] for pair in pairs])
     share = statistics.median((total - kernels) / total for total, kernels in pairs)
-    print(
-        f"  {'inside kernels':28} {inside.median * 1e3:9.1f} ms of {whole.median * 1e3:.1f} ms: {share:.1%} is spent outside"
-    )
+    inner, outer = inside.median * 1e3, whole.median * 1e3
+    print(f"  {'inside kernels':28} {inner:9.1f} ms of {outer:.1f} ms; {share:.1%} outside")
     case = f"{net} batch {batch}"
     return [{"case": f"{case} inside kernels", "candidate": OURS, **inside.summary(), "overhead": share}]
 
