@@ -1,0 +1,66 @@
+"""Arrays as compiled loops want them: the numbers in the order of memory, under one type.
+
+Numba compiles a function anew for each combination of its arguments' types, and the number of axes, their order and
+whether an array may be written all belong to the type. Here every array becomes a one-dimensional, contiguous,
+writable view, so that there is one machine code for each dtype.
+
+This module needs Numba: implementation files import it, contracts don't.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from minires_kernels.arrays import Array
+from minires_kernels.simd import Vector, kinds, vector
+
+PARALLEL = {"parallel": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+SERIAL = {"cache": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+SMALL = 1 << 14
+"""With fewer numbers than this, waking the other threads (about 5 microseconds) takes longer than the work."""
+
+
+def vector_of(x: Array) -> Vector:
+    """The widest vector of ``x``'s dtype; TypeError for anything but float32 and float64."""
+    return _vector(x.dtype, kinds.REGISTER_BYTES)
+
+
+@cache
+def _vector(dtype: Any, register_bytes: int) -> Vector:
+    return vector(dtype)
+
+
+def dense(x: Array) -> Array:
+    """``x`` itself if its numbers fill a piece of memory, in whatever order of the axes; otherwise a copy that does."""
+    return x.copy(order="K") if x.ravel(order="K").flags.owndata else x
+
+
+def flat(x: Array) -> Array:
+    """The numbers of a dense ``x`` in the order of memory, as a one-dimensional view.
+
+    A read-only ``x`` gives a view that claims to be writable, because that is part of the type; nobody writes there.
+    """
+    line = x.ravel(order="K")
+    return line if line.flags.writeable else np.asarray(_Writable(line))
+
+
+def flat_like(y: Array, x: Array) -> Array:
+    """The numbers of ``y`` in the order in which those of the dense ``x``, of the same shape, lie: a view if it can."""
+    if y.strides != x.strides:
+        aligned = np.empty_like(x, dtype=y.dtype)
+        aligned[...] = y
+        y = aligned
+    return flat(y)
+
+
+class _Writable:
+    """The same memory under the array interface, without the read-only flag."""
+
+    def __init__(self, x: Array) -> None:
+        interface = x.__array_interface__
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
+        self.owner = x
