@@ -23,6 +23,7 @@ def plot_training_errors(curves: Mapping[str, Sequence[Epoch]], path: str | Path
         style = "--" if name.startswith("plain") else "-"
         axes.plot([epoch.epoch for epoch in epochs], [epoch.train_error for epoch in epochs], style, label=name)
     axes.set(xlabel="epoch", ylabel="training error (%)", ylim=(-2, 100), title=title)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120, format="png")
