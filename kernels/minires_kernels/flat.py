@@ -21,7 +21,7 @@ PARALLEL = {"parallel": True, "cache": True, "error_model": "numpy", "no_cfunc_w
 SERIAL = {"cache": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 SMALL = 1 << 14
-"""With fewer numbers than this, waking the other threads (about 5 microseconds) takes longer than the work."""
+"""Numbers that one thread works through in the time that it takes to wake the others, some microseconds."""
 
 
 def vector_of(x: Array) -> Vector:
