@@ -17,6 +17,8 @@ N C H W + O K + N O L numbers moved. Fast algorithms (Winograd) do fewer operati
 
 from __future__ import annotations
 
+from typing import Any
+
 from minires_kernels.arrays import Array
 from minires_kernels.registry import select
 from minires_kernels.window import Window
@@ -27,20 +29,35 @@ KERNELS = ("forward", "grad_input", "grad_weight")
 
 def forward(x: Array, weight: Array, window: Window, groups: int = 1) -> Array:
     """``weight`` (O, C/G, KH, KW) slid over ``x`` (N, C, H, W): (N, O, OH, OW)."""
-    return select(FAMILY, "forward", x, weight, window, groups)(x, weight, window, groups)
+    OH, OW = window.output_size(x.shape[2], x.shape[3], op="convolution")
+    first = first_choice(x.dtype, x.shape[1], weight.shape[0], x.shape[0] * OH * OW, window, groups)
+    return select(FAMILY, "forward", x, weight, window, groups, first=first)(x, weight, window, groups)
 
 
 def grad_input(
     grad_output: Array, weight: Array, x_shape: tuple[int, int, int, int], window: Window, groups: int = 1
 ) -> Array:
     """The gradient with respect to x, of ``x_shape`` (N, C, H, W), for ``grad_output`` (N, O, OH, OW)."""
-    kernel = select(FAMILY, "grad_input", grad_output, weight, x_shape, window, groups)
+    N, O, OH, OW = grad_output.shape
+    first = first_choice(grad_output.dtype, x_shape[1], O, N * OH * OW, window, groups)
+    kernel = select(FAMILY, "grad_input", grad_output, weight, x_shape, window, groups, first=first)
     return kernel(grad_output, weight, x_shape, window, groups)
 
 
 def grad_weight(grad_output: Array, x: Array, window: Window, groups: int = 1) -> Array:
     """The gradient with respect to the weight, (O, C/G, KH, KW), for ``grad_output`` (N, O, OH, OW)."""
-    return select(FAMILY, "grad_weight", grad_output, x, window, groups)(grad_output, x, window, groups)
+    N, O, OH, OW = grad_output.shape
+    first = first_choice(x.dtype, x.shape[1], O, N * OH * OW, window, groups)
+    return select(FAMILY, "grad_weight", grad_output, x, window, groups, first=first)(grad_output, x, window, groups)
+
+
+def first_choice(dtype: Any, C: int, O: int, pixels: int, window: Window, groups: int) -> str | None:
+    """The algorithm to try first on a CPU, or None: the usual order of preference. ``pixels`` is N OH OW.
+
+    Winograd's F(4x4, 3x3) does 36 products where the direct sum does 144. RULE
+    """
+    winograd = window == Window((3, 3), padding=window.padding) and dtype == "float32" and groups == 1
+    return "winograd4_cpu" if winograd and min(C, O) >= 16 and pixels >= 1024 else None
 
 
 def cost(

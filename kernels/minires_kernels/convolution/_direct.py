@@ -102,6 +102,7 @@ def window_sums(
     """
     for q in range(0, columns, tile.rows):
         p = min(q, columns - tile.rows)  # the last tile overlaps its neighbour
+        simd.tile_prefetch(tile, y, y_at + p * y_pixel, y_pixel)
         sums = simd.tile_zero(tile)
         w = panel
         for i in range(taps_h):
@@ -269,14 +270,16 @@ def add_sums(
     scan = scans[0]
     taps_h, taps_w = phases[0].taps_h, phases[0].taps_w
     channels_out = scan.groups * scan.group_out
+    to = part * channels_out // parts * scan.group_in * taps_h * taps_w
     for o in range(part * channels_out // parts, (part + 1) * channels_out // parts):
         group = o // scan.group_out
-        for i in range(taps_h):
-            for j in range(taps_w):
-                at = group * scan.sums_group + i * scan.sums_tap_row + j * scan.sums_tap
-                at += (o - group * scan.group_out) * scan.sums_out
-                for c in range(scan.group_in):
-                    number = sums[at + c * scan.sums_in]
+        start = group * scan.sums_group + (o - group * scan.group_out) * scan.sums_out
+        for c in range(scan.group_in):
+            for i in range(taps_h):
+                for j in range(taps_w):
+                    at = start + c * scan.sums_in + i * scan.sums_tap_row + j * scan.sums_tap
+                    number = sums[at]
                     for other in range(1, parts):
-                        number += sums[other * scan.sums_size + at + c * scan.sums_in]
-                    grad_weight[((o * scan.group_in + c) * taps_h + i) * taps_w + j] = number
+                        number += sums[other * scan.sums_size + at]
+                    grad_weight[to] = number
+                    to += 1

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from minires_kernels.arrays import Array, channels_last
 from minires_kernels.convolution import _direct
 from minires_kernels.simd import Tile, Vector, address, registers, vector
 from minires_kernels.window import Pair, Window
@@ -31,11 +32,12 @@ Shape: TypeAlias = tuple[int, int, int, int]
 Record: TypeAlias = np.ndarray[Any, Any]
 
 
-def _integers(*names: str) -> np.dtype[Any]:
+def integers(*names: str) -> np.dtype[Any]:
+    """The type of a record of integers with these names."""
     return np.dtype([(name, np.int64) for name in names])
 
 
-SCAN = _integers(
+SCAN = integers(
     # the source: N images (H, W, channels); when packed, rows of ``row`` numbers with zeros ``top`` and ``left``
     *("N", "H", "W", "channels", "top", "left", "row", "x_image", "packs", "packed_size"),
     # the walk: source rows a step down; numbers a step down and right, a tap down and right; rows that a window spans
@@ -52,14 +54,15 @@ SCAN = _integers(
     *("sums_group", "sums_tap_row", "sums_tap", "sums_in", "sums_out"),
 )
 
-PHASE = _integers(
+PHASE = integers(
     *("rows", "columns", "start", "y", "panel"),
     # taps; a run is a stretch of source numbers, channels of neighbouring taps, that one stretch of a panel meets
     *("taps_h", "taps_w", "tap_groups", "run", "first_tap", "next_tap_row", "next_tap"),
 )
 
 
-def _record(kind: np.dtype[Any], fields: dict[str, int]) -> Record:
+def record(kind: np.dtype[Any], fields: dict[str, int]) -> Record:
+    """An array of one record; fields that aren't given are 0."""
     assert kind.names is not None
     assert fields.keys() <= set(kind.names)
     return np.array([tuple(fields.get(name, 0) for name in kind.names)], kind)
@@ -241,12 +244,12 @@ def _correlation(
                 "next_tap_row": next_row * window.size[1],
                 "next_tap": next_tap,
             }
-        phases.append(_record(PHASE, fields))
+        phases.append(record(PHASE, fields))
         panels += taps_h * taps_w * channels * s["blocks"] * tile.width
     _divide(s, parts, panels, np.dtype(dtype).itemsize)
     packed = parts * s["packed_size"] if s["packs"] else 0
     programs = program(_direct.pack_weight, dtype), program(_direct.correlate, dtype)
-    return Plan(_record(SCAN, s), np.concatenate(phases), programs, panels, packed)
+    return Plan(record(SCAN, s), np.concatenate(phases), programs, panels, packed)
 
 
 def _one_image(window: Window, N: int, *sizes: int) -> tuple[int, ...]:
@@ -347,7 +350,17 @@ def plan_grad_weight(
         "sums_out": per_out,
     }
     _divide(s, parts, sums_size, np.dtype(dtype).itemsize)
-    phase = _record(PHASE, {"columns": OW, "taps_h": KH, "taps_w": KW, "tap_groups": tap_groups})
+    phase = record(PHASE, {"columns": OW, "taps_h": KH, "taps_w": KW, "tap_groups": tap_groups})
     packed = parts * s["packed_size"] if s["packs"] else 0
     programs = program(_direct.accumulate, dtype), program(_direct.add_sums, dtype)
-    return Plan(_record(SCAN, s), phase, programs, sums_size, packed)
+    return Plan(record(SCAN, s), phase, programs, sums_size, packed)
+
+
+def pixels(x: Array) -> Array:
+    """The numbers of an (N, C, H, W) array in the order (N, H, W, C), one-dimensional."""
+    return flat(channels_last(x).transpose(0, 2, 3, 1))
+
+
+def flat(x: Array) -> Array:
+    """A contiguous array as a one-dimensional one, of the one type for which the kernels are compiled."""
+    return (x if x.flags.behaved else x.copy()).reshape(-1)

@@ -6,8 +6,15 @@ import numba
 import numpy as np
 
 from minires_kernels.arena import scratch
-from minires_kernels.arrays import Array, channels_last, empty_channels_last
-from minires_kernels.convolution._geometry import Plan, plan_forward, plan_grad_input, plan_grad_weight
+from minires_kernels.arrays import Array, empty_channels_last
+from minires_kernels.convolution._geometry import (
+    Plan,
+    flat,
+    pixels,
+    plan_forward,
+    plan_grad_input,
+    plan_grad_weight,
+)
 from minires_kernels.simd import in_parallel, kinds
 from minires_kernels.window import Window
 
@@ -44,30 +51,22 @@ def grad_input(
 def _correlate(plan: Plan, source: Array, weight: Array, y: Array) -> None:
     parts, dtype = numba.get_num_threads(), y.dtype
     panels, packed = scratch("panels", plan.weights, dtype), scratch("packed", plan.packed, dtype)
-    weight = _flat(np.ascontiguousarray(weight))
+    weight = flat(np.ascontiguousarray(weight))
     pack_weight, correlate = plan.programs
     in_parallel(pack_weight, parts, plan.scan, plan.phases, weight, panels, panels, panels)
-    in_parallel(correlate, parts, plan.scan, plan.phases, _pixels(source), panels, _pixels(y), packed)
+    in_parallel(correlate, parts, plan.scan, plan.phases, pixels(source), panels, pixels(y), packed)
 
 
 def grad_weight(grad_output: Array, x: Array, window: Window, groups: int = 1) -> Array:
     """See :func:`minires_kernels.convolution.grad_weight`. Returns a contiguous (O, C/G, KH, KW)."""
     parts = numba.get_num_threads()
-    gradient = np.zeros((grad_output.shape[1], x.shape[1] // groups, *window.size), x.dtype)
-    if x.size and grad_output.size:
+    gradient = np.empty((grad_output.shape[1], x.shape[1] // groups, *window.size), x.dtype)
+    if x.size == 0 or grad_output.size == 0:
+        gradient[...] = 0
+    else:
         plan = plan_grad_weight(grad_output.shape, x.shape, window, groups, x.dtype.name, parts, kinds.REGISTER_BYTES)
         sums, packed = scratch("sums", parts * plan.weights, x.dtype), scratch("packed", plan.packed, x.dtype)
         accumulate, add_sums = plan.programs
-        in_parallel(accumulate, parts, plan.scan, plan.phases, _pixels(x), _pixels(grad_output), sums, packed)
+        in_parallel(accumulate, parts, plan.scan, plan.phases, pixels(x), pixels(grad_output), sums, packed)
         in_parallel(add_sums, parts, plan.scan, plan.phases, sums, gradient.reshape(-1), sums, sums)
     return gradient
-
-
-def _pixels(x: Array) -> Array:
-    """The numbers of an (N, C, H, W) array in the order (N, H, W, C), one-dimensional."""
-    return _flat(channels_last(x).transpose(0, 2, 3, 1))
-
-
-def _flat(x: Array) -> Array:
-    """A contiguous array as a one-dimensional one of the one type that the kernels are compiled for."""
-    return (x if x.flags.behaved else x.copy()).reshape(-1)

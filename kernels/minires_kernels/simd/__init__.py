@@ -41,14 +41,18 @@ Read on in ``kinds`` (the compile-time constants and the width), ``emit`` (the t
 from __future__ import annotations
 
 from minires_kernels.simd.calls import address, call, in_parallel
-from minires_kernels.simd.kinds import Matrix, Tile, Vector, registers, vector
+from minires_kernels.simd.kinds import Kind, Matrix, Tile, Vector, registers, vector
 from minires_kernels.simd.tiles import (
     tile_add,
     tile_correlate,
     tile_load,
+    tile_load_part,
     tile_outer,
+    tile_plus,
+    tile_prefetch,
     tile_sandwich,
     tile_scatter,
+    tile_scatter_part,
     tile_store,
     tile_store_part,
     tile_zero,
@@ -61,6 +65,7 @@ from minires_kernels.simd.vectors import (
     load,
     load_part,
     maximum,
+    prefetch,
     store,
     store_part,
     total,
@@ -69,6 +74,7 @@ from minires_kernels.simd.vectors import (
 )
 
 __all__ = [
+    "Kind",
     "Matrix",
     "Tile",
     "Vector",
@@ -82,15 +88,20 @@ __all__ = [
     "load",
     "load_part",
     "maximum",
+    "prefetch",
     "registers",
     "store",
     "store_part",
     "tile_add",
     "tile_correlate",
     "tile_load",
+    "tile_load_part",
     "tile_outer",
+    "tile_plus",
+    "tile_prefetch",
     "tile_sandwich",
     "tile_scatter",
+    "tile_scatter_part",
     "tile_store",
     "tile_store_part",
     "tile_zero",

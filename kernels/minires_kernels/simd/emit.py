@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -145,6 +146,13 @@ class Code:
         counts = self.builder.shuffle_vector(first, undefined, zeros)
         return self.builder.icmp_signed("<", ir.Constant(wide, list(range(self.kind.lanes))), counts)
 
+    def counted(self, r: int, c: int, top: Any, bottom: Any, left: Any, right: Any, count: Any) -> Any:
+        """``count`` if top <= r < bottom and left <= c < right, else 0."""
+        row, column = self.index(r), self.index(c)
+        tests = [("<=", top, row), (">", bottom, row), ("<=", left, column), (">", right, column)]
+        inside = [self.builder.icmp_signed(sign, bound, item) for sign, bound, item in tests]
+        return self.builder.select(functools.reduce(self.builder.and_, inside), count, self.index(0))
+
     def store_part(self, value: Any, array_type: Any, array: Any, index: Any, count: Any) -> None:
         """Writes the first ``count`` lanes at array[index]."""
         pointer = self.builder.bitcast(self.pointer(array_type, array, index), self.kind.llvm.as_pointer())
@@ -162,6 +170,15 @@ class Code:
         function_type = ir.FunctionType(self.kind.llvm, [argument.type for argument in arguments])
         name = self.kind.intrinsic_name("masked.load") + ".p0"
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, function_type, name), arguments)
+
+    def prefetch(self, array_type: Any, array: Any, index: Any, written: bool) -> None:
+        """Asks for the cache line of array[index]: into the first level to be written, into the second to be read."""
+        kind = ir.IntType(32)
+        pointer = self.builder.bitcast(self.pointer(array_type, array, index), ir.IntType(8).as_pointer())
+        arguments = [pointer, kind(int(written)), kind(3 if written else 2), kind(1)]
+        function_type = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+        function = cgutils.get_or_insert_function(self.builder.module, function_type, "llvm.prefetch.p0")
+        self.builder.call(function, arguments)
 
     def maximum(self, x: Any, y: Any) -> Any:
         """x where x > y or either is NaN, else y."""

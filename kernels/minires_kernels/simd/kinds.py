@@ -14,6 +14,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.imputils import lower_constant
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import NativeValue, lower_getattr_generic, models, register_model, unbox
 
@@ -43,8 +44,11 @@ def registers() -> int:
     return 32 if REGISTER_BYTES == 64 or platform.machine().lower() in ("arm64", "aarch64") else 16
 
 
-class _Kind:
-    """A value that is a compile-time constant in kernels."""
+class Kind:
+    """A value that is a compile-time constant in kernels: frozen, and compared by what it holds.
+
+    In a kernel, its attributes that are integers or kinds are constants too.
+    """
 
     @cached_property
     def _numba_type_(self) -> Constant:
@@ -57,7 +61,7 @@ class _Kind:
 
 
 @dataclass(frozen=True)
-class Vector(_Kind):
+class Vector(Kind):
     """The kind of a vector: ``lanes`` numbers of ``dtype`` (``"float32"`` or ``"float64"``)."""
 
     dtype: str
@@ -71,7 +75,7 @@ class Vector(_Kind):
 
 
 @dataclass(frozen=True)
-class Tile(_Kind):
+class Tile(Kind):
     """The kind of a tile: ``rows`` x ``columns`` vectors, so rows x (columns * lanes) numbers, in registers.
 
     ``taps`` is how many neighbouring rows of x each row of the tile sees in ``tile_correlate``.
@@ -93,7 +97,7 @@ class Tile(_Kind):
 
 
 @dataclass(frozen=True)
-class Matrix(_Kind):
+class Matrix(Kind):
     """A constant matrix, known when a kernel is compiled: ``tile_sandwich`` multiplies tiles by it."""
 
     rows: tuple[tuple[float, ...], ...]
@@ -142,6 +146,11 @@ class _ConstantModel(models.PrimitiveModel):  # type: ignore[misc]
 NOTHING = ir.Constant(ir.IntType(8), 0)
 
 
+@lower_constant(Constant)
+def _constant(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    return NOTHING
+
+
 @unbox(Constant)
 def _unbox(kind: Any, value: Any, context: Any) -> NativeValue:
     return NativeValue(NOTHING)
@@ -157,7 +166,7 @@ class _ConstantAttributes(AttributeTemplate):  # type: ignore[misc]
         attribute = getattr(kind.value, name, None)
         if isinstance(attribute, int):
             return types.literal(attribute)
-        return Constant(attribute) if isinstance(attribute, Vector) else None
+        return Constant(attribute) if isinstance(attribute, Kind) else None
 
 
 @lower_getattr_generic(Constant)

@@ -56,6 +56,68 @@ def tile_scatter(typing: Any, tile: Any, y: Any, i: Any, row_stride: Any, column
 
 
 @intrinsic
+def tile_load_part(
+    typing: Any, kind: Any, x: Any, i: Any, row_stride: Any, column_stride: Any,
+    top: Any, bottom: Any, left: Any, right: Any, count: Any,
+) -> Any:  # fmt: skip
+    """``tile_load_part(kind, x, i, row_stride, column_stride, top, bottom, left, right, count)``: a tile in a frame.
+
+    As ``tile_load``, but only the first ``count`` lanes of vectors with top <= row < bottom and left <= column < right
+    are loaded; all else is zero and isn't read.
+    """
+    result = tile_type(kind)
+    check_array(x, result.vector)
+
+    def body(code: Code, _: Any, array: Any, start: Any, row_step: Any, column_step: Any, *frame: Any) -> Any:
+        rows = [
+            [
+                code.load_part(x, array, at, code.counted(r, c, *frame))
+                for c, at in enumerate(code.steps(row, column_step, result.columns))
+            ]
+            for r, row in enumerate(code.steps(start, row_step, result.rows))
+        ]
+        return result.pack(code.builder, rows)
+
+    return result(kind, x, *[INDEX] * 8), emitter(result.vector, body)
+
+
+@intrinsic
+def tile_scatter_part(
+    typing: Any, tile: Any, y: Any, i: Any, row_stride: Any, column_stride: Any, rows: Any, columns: Any, count: Any
+) -> Any:
+    """``tile_scatter_part(tile, y, i, row_stride, column_stride, rows, columns, count)``: ``tile_scatter`` of a corner.
+
+    Of the first ``rows`` rows and ``columns`` columns, the first ``count`` lanes are stored.
+    """
+    kind = check_tile(tile)
+    check_array(y, kind.vector, written=True)
+
+    def body(code: Code, value: Any, array: Any, start: Any, row_step: Any, column_step: Any, *corner: Any) -> None:
+        nought = code.index(0)
+        frame = nought, corner[0], nought, corner[1], corner[2]
+        vectors = kind.unpack(code.builder, value)
+        for r, row in enumerate(code.steps(start, row_step, kind.rows)):
+            for c, at in enumerate(code.steps(row, column_step, kind.columns)):
+                code.store_part(vectors[r][c], y, array, at, code.counted(r, c, *frame))
+
+    return types.void(tile, y, *[INDEX] * 6), emitter(kind.vector, body)
+
+
+@intrinsic
+def tile_plus(typing: Any, tile: Any, other: Any) -> Any:
+    """``tile_plus(tile, other)``: their sum, vector by vector."""
+    kind = check_tile(tile)
+    if other != kind:
+        raise TypingError(f"simd.tile_plus: {tile} and {other} differ")
+
+    def body(code: Code, *values: Any) -> Any:
+        pairs = zip(*(kind.unpack(code.builder, value) for value in values), strict=True)
+        return kind.pack(code.builder, [[code.add(a, b) for a, b in zip(*rows, strict=True)] for rows in pairs])
+
+    return kind(tile, other), emitter(kind.vector, body)
+
+
+@intrinsic
 def tile_outer(typing: Any, tile: Any, x: Any, i: Any, stride: Any, w: Any, j: Any) -> Any:
     """``tile_outer(tile, x, i, stride, w, j)``: tile[r, :] + x[i + r stride] w[j : j + width], for each row r."""
     kind = check_tile(tile)
@@ -110,6 +172,24 @@ def tile_store(typing: Any, tile: Any, y: Any, i: Any, stride: Any) -> Any:
                 code.store(item, y, array, at)
 
     return types.void(tile, y, INDEX, INDEX), emitter(kind.vector, body)
+
+
+@intrinsic
+def tile_prefetch(typing: Any, kind: Any, y: Any, i: Any, stride: Any) -> Any:
+    """``tile_prefetch(kind, y, i, stride)``: fetches the cache lines that ``tile_store`` will write there.
+
+    To be asked for before the tile is computed: a store to a line that isn't there waits for memory, and many of them
+    block the processor. It is only a hint; no address is too far.
+    """
+    tile = tile_type(kind)
+    check_array(y, tile.vector)
+
+    def body(code: Code, _: Any, array: Any, start: Any, step: Any) -> None:
+        for row in code.steps(start, step, tile.rows):
+            for at in code.row(row, tile):
+                code.prefetch(y, array, at, written=True)
+
+    return types.void(kind, y, INDEX, INDEX), emitter(tile.vector, body)
 
 
 @intrinsic

@@ -48,6 +48,18 @@ def store_part(typing: Any, value: Any, y: Any, i: Any, count: Any) -> Any:
 
 
 @intrinsic
+def prefetch(typing: Any, kind: Any, x: Any, i: Any) -> Any:
+    """``prefetch(kind, x, i)``: fetches the cache line of x[i] into the second-level cache, to be read later.
+
+    Only a hint; no address is too far.
+    """
+    vector_kind = vector_type(kind)
+    check_array(x, vector_kind)
+    body = emitter(vector_kind, lambda code, _, array, at: code.prefetch(x, array, at, written=False))
+    return types.void(kind, x, types.intp), body
+
+
+@intrinsic
 def broadcast(typing: Any, kind: Any, number: Any) -> Any:
     """``broadcast(kind, number)``: ``number``, rounded to the vector's dtype, in every lane."""
     result = vector_type(kind)

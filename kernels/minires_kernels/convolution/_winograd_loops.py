@@ -1,0 +1,312 @@
+"""Winograd's minimal filtering F(m x m, 3 x 3): fewer multiplications for a 3x3 convolution of stride 1.
+
+A tile of m x m outputs sees a patch d of (m+2) x (m+2) inputs and a filter g of 3 x 3. Instead of 9 m^2 products,
+
+    y = A^T [ (G g G^T) * (B^T d B) ] A        (* element by element)
+
+takes (m+2)^2: 16 instead of 36 for m = 2, and 36 instead of 144 for m = 4. (Winograd 1980; for convolutional networks
+Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.) Summed over channels, each of the
+(m+2)^2 positions is a matrix product of its own, [tiles, C] x [C, O]; these run on register tiles. The transforms are
+sums of vectors of channels, in registers from load to store (``simd.tile_sandwich``).
+
+- forward: V = B^T d B, U = G g G^T, M = V U for each position, y = A^T M A.
+- grad_input: forward of grad_output with the filters turned round and transposed, and padding 2 - P.
+- grad_weight: the transposed algorithm, grad_g = G^T [ sum over tiles (B^T d B) (A grad_y A^T)^T ] G.
+
+Memory: a block of tiles is transformed, multiplied and transformed back before the next, so V and M stay in the
+second-level cache. Patches are read from x as it lies; only patches at a border, or with channels that don't fill a
+vector, are loaded in a frame of zeros. Between two positions lie some unused numbers: at a distance of a power of two,
+all positions of a patch would compete for the same few places of the first-level cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from numba import njit
+
+from minires_kernels import simd
+from minires_kernels.convolution._direct import fill_zero
+from minires_kernels.simd import Kind, Matrix, Tile, Vector
+
+Rows: TypeAlias = tuple[tuple[float, ...], ...]
+
+INPUT: dict[int, Rows] = {
+    2: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+    4: (
+        (4, 0, -5, 0, 1, 0),
+        (0, -4, -4, 1, 1, 0),
+        (0, 4, -4, -1, 1, 0),
+        (0, -2, -1, 2, 1, 0),
+        (0, 2, -1, -2, 1, 0),
+        (0, 4, 0, -5, 0, 1),
+    ),
+}
+"""B^T, for the points 0, 1, -1, infinity (m = 2) and 0, 1, -1, 2, -2, infinity (m = 4)."""
+
+FILTER: dict[int, Rows] = {
+    2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+    4: (
+        (1 / 4, 0, 0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0, 0, 1),
+    ),
+}
+"""G."""
+
+OUTPUT: dict[int, Rows] = {
+    2: ((1, 1, 1, 0), (0, 1, -1, -1)),
+    4: ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
+}
+"""A^T."""
+
+
+def _transposed(rows: Rows) -> Rows:
+    return tuple(zip(*rows, strict=True))
+
+
+@dataclass(frozen=True)
+class Algorithm(Kind):
+    """F(m x m, 3 x 3) on vectors of channels: a compile-time constant of the programs below."""
+
+    vector: Vector
+    m: int
+
+    @property
+    def size(self) -> int:
+        """Rows and columns of a patch."""
+        return self.m + 2
+
+    @property
+    def patch(self) -> Tile:
+        """(m+2) x (m+2) vectors."""
+        return Tile(self.vector, self.m + 2, self.m + 2)
+
+    @property
+    def outputs(self) -> Tile:
+        """m x m vectors."""
+        return Tile(self.vector, self.m, self.m)
+
+    @property
+    def filters(self) -> Tile:
+        """3 x 3 vectors."""
+        return Tile(self.vector, 3, 3)
+
+    @property
+    def input(self) -> Matrix:
+        """B^T: from a patch of x."""
+        return Matrix(INPUT[self.m])
+
+    @property
+    def filter(self) -> Matrix:
+        """G: from a filter."""
+        return Matrix(FILTER[self.m])
+
+    @property
+    def output(self) -> Matrix:
+        """A^T: to outputs."""
+        return Matrix(OUTPUT[self.m])
+
+    @property
+    def grad_output(self) -> Matrix:
+        """A: from gradients of outputs."""
+        return Matrix(_transposed(OUTPUT[self.m]))
+
+    @property
+    def grad_filter(self) -> Matrix:
+        """G^T: to the gradient of a filter."""
+        return Matrix(_transposed(FILTER[self.m]))
+
+
+@njit(cache=True, error_model="numpy")
+def transform_filters(
+    kind: Any, part: int, parts: int, grids: Any, _phases: Any, weight: Any, U: Any, lanes: Any, _fourth: Any
+) -> None:
+    """U = G g G^T, as panels (position, block of channels out, channel in, tile's width); zeros beyond the last O."""
+    grid, n = grids[0], kind.vector.lanes
+    buffer = part * 9 * n
+    for c in range(part * grid.C // parts, (part + 1) * grid.C // parts):
+        for o in range(0, grid.O_padded, n):
+            for lane in range(n):
+                start = c * grid.weight_in + (o + lane) * grid.weight_out + grid.first_tap
+                for k in range(9):
+                    lanes[buffer + k * n + lane] = weight[start + k * grid.next_tap] if o + lane < grid.O else 0
+            block = o // grid.width
+            at = (block * grid.C + c) * grid.width + o - block * grid.width
+            filters = simd.tile_load(kind.filters, lanes, buffer, 3 * n, n)
+            simd.tile_scatter(simd.tile_sandwich(kind.filter, filters), U, at, kind.size * grid.U_step, grid.U_step)
+
+
+@njit(cache=True, error_model="numpy")
+def transform_patches(kind: Any, grid: Any, x: Any, first: int, last: int, V: Any, at: int) -> None:
+    """V = B^T d B of the patches ``first`` ... ``last``: (position, tile, channel)."""
+    per_image, row, step = grid.down * grid.right, grid.W * grid.C, grid.V_step
+    for t in range(first, last):
+        n = t // per_image
+        down = (t - n * per_image) // grid.right
+        right = t - n * per_image - down * grid.right
+        h, w = down * kind.m - grid.top, right * kind.m - grid.left
+        start = ((n * grid.H + h) * grid.W + w) * grid.C
+        inside = h >= 0 and w >= 0 and h + kind.size <= grid.H and w + kind.size <= grid.W
+        for c in range(0, grid.C, kind.vector.lanes):
+            if inside and c + kind.vector.lanes <= grid.C:
+                patch = simd.tile_load(kind.patch, x, start + c, row, grid.C)
+                simd.tile_scatter(simd.tile_sandwich(kind.input, patch), V, at + c, kind.size * step, step)
+            else:
+                patch = simd.tile_load_part(
+                    kind.patch, x, start + c, row, grid.C, -h, grid.H - h, -w, grid.W - w, grid.C - c
+                )
+                simd.tile_scatter(simd.tile_sandwich(kind.input, patch), V, at + c, kind.size * step, step)
+        at += grid.C_padded
+
+
+@njit(cache=True, error_model="numpy")
+def transform_outputs(kind: Any, grid: Any, M: Any, at: int, first: int, last: int, y: Any) -> None:
+    """y = A^T M A of the tiles ``first`` ... ``last``."""
+    per_image, row, step = grid.down * grid.right, grid.OW * grid.O, grid.M_step
+    for t in range(first, last):
+        n = t // per_image
+        down = (t - n * per_image) // grid.right
+        right = t - n * per_image - down * grid.right
+        h, w = down * kind.m, right * kind.m
+        start = ((n * grid.OH + h) * grid.OW + w) * grid.O
+        inside = h + kind.m <= grid.OH and w + kind.m <= grid.OW
+        for o in range(0, grid.O, kind.vector.lanes):
+            patch = simd.tile_load(kind.patch, M, at + o, kind.size * step, step)
+            if inside and o + kind.vector.lanes <= grid.O:
+                simd.tile_scatter(simd.tile_sandwich(kind.output, patch), y, start + o, row, grid.O)
+            else:
+                simd.tile_scatter_part(
+                    simd.tile_sandwich(kind.output, patch), y, start + o, row, grid.O,
+                    grid.OH - h, grid.OW - w, grid.O - o,
+                )  # fmt: skip
+        at += grid.O_padded
+
+
+@njit(cache=True, error_model="numpy")
+def products(
+    tile: Any, positions: int, V: Any, v_at: int, v_step: int, v_tile: int, tiles: int, U: Any, u_step: int,
+    channels: int, blocks: int, M: Any, m_at: int, m_step: int, m_tile: int,
+) -> None:  # fmt: skip
+    """The micro-kernel of forward: for each position M[tiles, O] = V[tiles, C] U[C, O]."""
+    tiles = max(tiles, tile.rows)  # rows beyond the last tile hold numbers that nobody looks at
+    for position in range(positions):
+        for block in range(blocks):
+            panel = position * u_step + block * channels * tile.width
+            for t in range(0, tiles, tile.rows):
+                row = min(t, tiles - tile.rows)
+                sums = simd.tile_zero(tile)
+                v, u = v_at + position * v_step + row * v_tile, panel
+                for c in range(v, v + channels):
+                    sums = simd.tile_outer(sums, V, c, v_tile, U, u)
+                    u += tile.width
+                simd.tile_store(sums, M, m_at + position * m_step + row * m_tile + block * tile.width, m_tile)
+
+
+@njit(cache=True, error_model="numpy")
+def correlate(kind: Any, part: int, parts: int, grids: Any, _phases: Any, x: Any, U: Any, y: Any, work: Any) -> None:
+    """Blocks of tiles: transformed, multiplied at each position, transformed back."""
+    grid = grids[0]
+    first, last = part * grid.tiles // parts, (part + 1) * grid.tiles // parts
+    v_at = part * (grid.V_size + grid.M_size)
+    m_at = v_at + grid.V_size
+    for t in range(first, last, grid.block):
+        end = min(t + grid.block, last)
+        transform_patches(kind, grid, x, t, end, work, v_at)
+        simd.call(
+            grid.micro_kernel,
+            (
+                kind.size * kind.size, work, v_at, grid.V_step, grid.C_padded, end - t, U, grid.U_step,
+                grid.C, grid.blocks, work, m_at, grid.M_step, grid.O_padded,
+            ),
+        )  # fmt: skip
+        transform_outputs(kind, grid, work, m_at, t, end, y)
+
+
+@njit(cache=True, error_model="numpy")
+def transform_gradients(kind: Any, grid: Any, grad_output: Any, first: int, last: int, E: Any, at: int) -> None:
+    """E = A grad_y A^T of the tiles ``first`` ... ``last``: (position, tile, channel)."""
+    per_image, row, step = grid.down * grid.right, grid.OW * grid.O, grid.M_step
+    for t in range(first, last):
+        n = t // per_image
+        down = (t - n * per_image) // grid.right
+        right = t - n * per_image - down * grid.right
+        h, w = down * kind.m, right * kind.m
+        start = ((n * grid.OH + h) * grid.OW + w) * grid.O
+        inside = h + kind.m <= grid.OH and w + kind.m <= grid.OW
+        for o in range(0, grid.O, kind.vector.lanes):
+            if inside and o + kind.vector.lanes <= grid.O:
+                outputs = simd.tile_load(kind.outputs, grad_output, start + o, row, grid.O)
+            else:
+                outputs = simd.tile_load_part(
+                    kind.outputs, grad_output, start + o, row, grid.O, 0, grid.OH - h, 0, grid.OW - w, grid.O - o
+                )
+            simd.tile_scatter(simd.tile_sandwich(kind.grad_output, outputs), E, at + o, kind.size * step, step)
+        at += grid.O_padded
+
+
+@njit(cache=True, error_model="numpy")
+def product_sums(
+    tile: Any, positions: int, V: Any, v_at: int, v_step: int, v_tile: int, tiles: int, E: Any, e_at: int,
+    e_step: int, e_tile: int, sums: Any, at: int, step: int, channels: int,
+) -> None:  # fmt: skip
+    """The micro-kernel of grad_weight: for each position sums[C, O] += V[tiles, C]^T E[tiles, O]."""
+    for position in range(positions):
+        for c in range(0, channels, tile.rows):
+            row = min(c, channels - tile.rows)
+            for o in range(0, e_tile, tile.width):
+                block = simd.tile_zero(tile)
+                v, e = v_at + position * v_step + row, e_at + position * e_step + o
+                for _ in range(tiles):
+                    block = simd.tile_outer(block, V, v, 1, E, e)
+                    v += v_tile
+                    e += e_tile
+                simd.tile_add(block, sums, at + position * step + row * e_tile + o, e_tile, c - row)
+
+
+@njit(cache=True, error_model="numpy")
+def accumulate(
+    kind: Any, part: int, parts: int, grids: Any, _phases: Any, x: Any, grad_output: Any, sums: Any, work: Any
+) -> None:
+    """One thread's sums over its tiles, for each position; added up by blocks, which bounds the rounding error."""
+    grid = grids[0]
+    positions = kind.size * kind.size
+    fill_zero(kind.vector, sums, part * positions * grid.U_step, positions * grid.U_step)
+    first, last = part * grid.tiles // parts, (part + 1) * grid.tiles // parts
+    v_at = part * (grid.V_size + grid.M_size)
+    e_at = v_at + grid.V_size
+    for t in range(first, last, grid.block):
+        end = min(t + grid.block, last)
+        transform_patches(kind, grid, x, t, end, work, v_at)
+        transform_gradients(kind, grid, grad_output, t, end, work, e_at)
+        simd.call(
+            grid.micro_kernel,
+            (
+                positions, work, v_at, grid.V_step, grid.C_padded, end - t, work, e_at,
+                grid.M_step, grid.O_padded, sums, part * positions * grid.U_step, grid.U_step, grid.C,
+            ),
+        )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy")
+def gather_filters(
+    kind: Any, part: int, parts: int, grids: Any, _phases: Any, sums: Any, grad_weight: Any, lanes: Any, _fourth: Any
+) -> None:
+    """grad_weight = G^T (the sums of all threads, in their order) G."""
+    grid, n = grids[0], kind.vector.lanes
+    buffer, size = part * 9 * n, kind.size * kind.size * grid.U_step
+    for c in range(part * grid.C // parts, (part + 1) * grid.C // parts):
+        for o in range(0, grid.O, n):
+            at = c * grid.O_padded + o
+            total = simd.tile_load(kind.patch, sums, at, kind.size * grid.U_step, grid.U_step)
+            for other in range(1, parts):
+                more = simd.tile_load(kind.patch, sums, other * size + at, kind.size * grid.U_step, grid.U_step)
+                total = simd.tile_plus(total, more)
+            simd.tile_scatter(simd.tile_sandwich(kind.grad_filter, total), lanes, buffer, 3 * n, n)
+            for lane in range(min(n, grid.O - o)):
+                for k in range(9):
+                    grad_weight[(o + lane) * grid.weight_out + c * grid.weight_in + k] = lanes[buffer + k * n + lane]

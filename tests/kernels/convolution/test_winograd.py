@@ -1,0 +1,207 @@
+"""Winograd's algorithm: its matrices exactly, every width, blocks and threads, refusals, and when it is chosen."""
+
+from fractions import Fraction
+
+import numba
+import numpy as np
+import pytest
+
+from minires_kernels import Window, arena, convolution, load, using
+from minires_kernels.convolution import _winograd, _winograd_loops, first_choice
+from minires_kernels.simd import kinds
+from tests import oracles
+
+PLANS = (_winograd._plan_correlation, _winograd._plan_grad_weight)
+every_m = pytest.mark.parametrize("m", [2, 4])
+
+
+@pytest.fixture
+def fresh_plans():
+    """Plans made under a test's settings stay in the test."""
+    for plan in PLANS:
+        plan.cache_clear()
+    yield
+    for plan in PLANS:
+        plan.cache_clear()
+
+
+def arguments(rng, x_shape, O, window, dtype="float32"):
+    x = rng.standard_normal(x_shape).astype(dtype)
+    weight = rng.standard_normal((O, x_shape[1], 3, 3)).astype(dtype)
+    grad_output = rng.standard_normal((x_shape[0], O, *window.output_size(*x_shape[2:]))).astype(dtype)
+    return x, weight, grad_output
+
+
+def all_three(m, x, weight, grad_output, window):
+    implementation = load("convolution", f"winograd{m}_cpu")
+    return (
+        implementation.forward(x, weight, window),
+        implementation.grad_input(grad_output, weight, x.shape, window),
+        implementation.grad_weight(grad_output, x, window),
+    )
+
+
+def assert_right(results, m, x, weight, grad_output, window):
+    rest = window.stride, window.padding, window.dilation
+    expected = (
+        oracles.conv_forward(x, weight, *rest, 1),
+        oracles.conv_grad_input(grad_output, weight, x.shape, *rest, 1),
+        oracles.conv_grad_weight(grad_output, x, (3, 3), *rest, 1),
+    )
+    limit = load("convolution", f"winograd{m}_cpu").TOLERANCE[x.dtype.name]
+    for result, value in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result, value, rtol=0, atol=limit * abs(value).max())
+
+
+def exact(rows):
+    return [[Fraction(number).limit_denominator(24) for number in row] for row in rows]
+
+
+@every_m
+def test_the_matrices_make_a_correlation_exactly(m):
+    """A^T [(G g) * (B^T d)] is linear in d and g, so unit vectors of both, in rationals, prove it for all."""
+    input_rows, filter_rows, output_rows = (
+        exact(table[m]) for table in (_winograd_loops.INPUT, _winograd_loops.FILTER, _winograd_loops.OUTPUT)
+    )
+    for tap in range(3):
+        for pixel in range(m + 2):
+            products = [filter_rows[k][tap] * input_rows[k][pixel] for k in range(m + 2)]
+            outputs = [sum(a * p for a, p in zip(row, products, strict=True)) for row in output_rows]
+            assert outputs == [int(position + tap == pixel) for position in range(m)]
+
+
+@every_m
+@pytest.mark.parametrize("register_bytes", [64, 32, 16, 1])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_width_gives_the_same_convolution(monkeypatch, rng, m, register_bytes, dtype):
+    monkeypatch.setattr(kinds, "REGISTER_BYTES", register_bytes)
+    window = Window.of(3, padding=(1, 0))
+    x, weight, grad_output = arguments(rng, (2, 9, 7, 10), 17, window, dtype)
+    assert_right(all_three(m, x, weight, grad_output, window), m, x, weight, grad_output, window)
+
+
+@every_m
+@pytest.mark.parametrize(("H", "W", "padding"), [(1, 1, 1), (3, 3, 0), (4, 8, 1), (5, 13, 2), (9, 2, (2, 1))])
+def test_tiles_stick_out_of_the_image_on_any_side(rng, m, H, W, padding):
+    window = Window.of(3, padding=padding)
+    x, weight, grad_output = arguments(rng, (2, 3, H, W), 5, window)
+    assert_right(all_three(m, x, weight, grad_output, window), m, x, weight, grad_output, window)
+
+
+@every_m
+def test_blocks_of_tiles_change_no_result(monkeypatch, fresh_plans, rng, m):
+    window = Window.of(3, padding=1)
+    x, weight, grad_output = arguments(rng, (9, 16, 12, 12), 16, window)
+    monkeypatch.setattr(_winograd, "BLOCK_TILES", (1000, 1000))
+    whole = all_three(m, x, weight, grad_output, window)
+    assert_right(whole, m, x, weight, grad_output, window)
+    for plan in PLANS:
+        plan.cache_clear()
+    monkeypatch.setattr(_winograd, "BLOCK_TILES", (7, 7))
+    cut = all_three(m, x, weight, grad_output, window)
+    np.testing.assert_array_equal(cut[0], whole[0])
+    np.testing.assert_array_equal(cut[1], whole[1])
+    np.testing.assert_allclose(cut[2], whole[2], rtol=0, atol=1e-5 * abs(whole[2]).max())
+
+
+@every_m
+def test_scratch_left_from_another_geometry_is_never_read(rng, m):
+    window = Window.of(3, padding=1)
+    for x_shape, O in [((2, 3, 9, 6), 5), ((1, 4, 4, 4), 17), ((3, 18, 6, 11), 3)] * 2:
+        x, weight, grad_output = arguments(rng, x_shape, O, window)
+        for buffer in arena._buffers.by_role.values():
+            buffer[: buffer.size // 4 * 4].view(np.float32)[...] = np.nan
+        assert_right(all_three(m, x, weight, grad_output, window), m, x, weight, grad_output, window)
+
+
+@every_m
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one thread is all that this process may use")
+def test_the_number_of_threads_changes_only_the_order_of_the_weights_sums(rng, m):
+    window = Window.of(3, padding=1)
+    x, weight, grad_output = arguments(rng, (5, 6, 8, 8), 10, window)
+    threads = numba.get_num_threads()
+    results = {}
+    try:
+        for count in (1, 2):
+            numba.set_num_threads(count)
+            results[count] = all_three(m, x, weight, grad_output, window)
+            np.testing.assert_array_equal(all_three(m, x, weight, grad_output, window)[2], results[count][2])
+    finally:
+        numba.set_num_threads(threads)
+    np.testing.assert_array_equal(results[1][0], results[2][0])
+    np.testing.assert_array_equal(results[1][1], results[2][1])
+    np.testing.assert_allclose(results[1][2], results[2][2], rtol=0, atol=1e-5 * abs(results[1][2]).max())
+
+
+@every_m
+@pytest.mark.parametrize(
+    ("window", "groups"),
+    [
+        (Window.of(3, stride=2, padding=1), 1),
+        (Window.of(3, padding=1, dilation=2), 1),
+        (Window.of(3, padding=3), 1),
+        (Window.of(5, padding=1), 1),
+        (Window.of((3, 1)), 1),
+        (Window.of(3, padding=1), 2),
+    ],
+    ids=str,
+)
+def test_other_windows_are_refused_and_handed_on(rng, m, window, groups):
+    x = rng.standard_normal((2, 4, 7, 8)).astype("float32")
+    weight = rng.standard_normal((6, 4 // groups, *window.size)).astype("float32")
+    grad_output = rng.standard_normal((2, 6, *window.output_size(7, 8))).astype("float32")
+    implementation = load("convolution", f"winograd{m}_cpu")
+    for kernel, call in (
+        ("forward", (x, weight, window, groups)),
+        ("grad_input", (grad_output, weight, x.shape, window, groups)),
+        ("grad_weight", (grad_output, x, window, groups)),
+    ):
+        assert not implementation.covers(kernel, *call)
+        with pytest.raises(ValueError, match="Winograd's algorithm needs a 3x3 window of stride 1"):
+            getattr(implementation, kernel)(*call)
+        with using(f"winograd{m}_cpu"):
+            handed_on = getattr(convolution, kernel)(*call)
+        with using("reference"):
+            np.testing.assert_allclose(handed_on, getattr(convolution, kernel)(*call), rtol=1e-4, atol=1e-5)
+
+
+FILTERED = Window.of(3, padding=1)
+
+
+@pytest.mark.parametrize(
+    ("choice", "dtype", "C", "O", "pixels", "window", "groups"),
+    [
+        ("winograd4_cpu", "float32", 16, 16, 128 * 1024, FILTERED, 1),
+        ("winograd4_cpu", "float32", 64, 32, 1024, FILTERED, 1),
+        (None, "float64", 64, 64, 128 * 64, FILTERED, 1),
+        (None, "float32", 3, 16, 128 * 1024, FILTERED, 1),
+        (None, "float32", 64, 10, 128 * 1024, FILTERED, 1),
+        (None, "float32", 512, 512, 8 * 49, FILTERED, 1),
+        (None, "float32", 64, 64, 128 * 64, Window.of(3, stride=2, padding=1), 1),
+        (None, "float32", 64, 64, 128 * 64, Window.of(3, padding=2, dilation=2), 1),
+        (None, "float32", 64, 64, 128 * 64, Window.of(1), 1),
+        (None, "float32", 64, 64, 128 * 64, FILTERED, 4),
+    ],
+)
+def test_winograd_is_chosen_where_it_pays_and_never_for_float64(choice, dtype, C, O, pixels, window, groups):
+    assert first_choice(np.dtype(dtype), C, O, pixels, window, groups) == choice
+
+
+def test_a_dilated_window_with_many_channels_still_convolves(rng):
+    """What the rule might wrongly hand to Winograd, through the public functions."""
+    window = Window.of(3, padding=2, dilation=2)
+    x, weight, _ = arguments(rng, (1, 16, 34, 34), 16, window)
+    with using("reference"):
+        expected = convolution.forward(x, weight, window)
+    np.testing.assert_allclose(
+        convolution.forward(x, weight, window), expected, rtol=0, atol=1e-5 * abs(expected).max()
+    )
+
+
+def test_the_public_functions_take_winograd_for_a_large_layer(rng):
+    window = Window.of(3, padding=1)
+    x, weight, grad_output = arguments(rng, (2, 16, 24, 24), 16, window)
+    expected = all_three(4, x, weight, grad_output, window)
+    np.testing.assert_array_equal(convolution.forward(x, weight, window), expected[0])
+    np.testing.assert_array_equal(convolution.grad_input(grad_output, weight, x.shape, window), expected[1])
+    np.testing.assert_array_equal(convolution.grad_weight(grad_output, x, window), expected[2])
