@@ -15,6 +15,7 @@ def plot_training_errors(curves: Mapping[str, Sequence[Epoch]], path: str | Path
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as missing:
         raise ImportError("plots need matplotlib: pip install matplotlib") from missing
     figure = Figure(figsize=(7, 4.5), layout="constrained")  # not pyplot, whose backend belongs to the caller
@@ -23,7 +24,7 @@ def plot_training_errors(curves: Mapping[str, Sequence[Epoch]], path: str | Path
         style = "--" if name.startswith("plain") else "-"
         axes.plot([epoch.epoch for epoch in epochs], [epoch.train_error for epoch in epochs], style, label=name)
     axes.set(xlabel="epoch", ylabel="training error (%)", ylim=(-2, 100), title=title)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120, format="png")
