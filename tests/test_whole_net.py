@@ -6,6 +6,7 @@ shared slips in between, that errors of rounding don't pile up, and that float32
 
 from __future__ import annotations
 
+import importlib
 import sys
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -16,6 +17,7 @@ import pytest
 from minires import Function, Tensor, functional, models, nn, using
 from minires.optim import SGD
 from minires.tensor import apply
+from minires_kernels import families, select
 from tests.oracles_net import ResidualNet
 from tests.questions import graph
 
@@ -164,13 +166,11 @@ class Watched(np.ndarray):
             Watched.seen.add(self.dtype)
 
 
-def watched(method):
-    """A Function's ``forward`` or ``backward`` that is given watched arrays."""
-
-    def call(self, *arrays):
-        return method(self, *(None if array is None else array.view(Watched) for array in arrays))
-
-    return call
+def watched(value):
+    """``value`` with every array in it watched."""
+    if isinstance(value, tuple):
+        return tuple(map(watched, value))
+    return value.view(Watched) if isinstance(value, np.ndarray) else value
 
 
 def all_operations(base=Function):
@@ -256,11 +256,22 @@ def test_no_temporary_array_of_a_float32_training_step_is_float64(name, shortcut
 
 
 def watch_all_operations(monkeypatch):
-    """Give watched arrays to every forward and backward from here on."""
+    """Give watched arrays to every forward, backward and kernel from here on, and watch what kernels return."""
+
+    def watching(method):
+        return lambda self, *arrays: method(self, *watched(arrays))
+
     for operation in set(all_operations()):
         for name in ("forward", "backward"):
             if name in vars(operation):
-                monkeypatch.setattr(operation, name, watched(vars(operation)[name]))
+                monkeypatch.setattr(operation, name, watching(vars(operation)[name]))
+
+    def watching_select(*arguments, **options):
+        kernel = select(*arguments, **options)
+        return lambda *inputs: watched(kernel(*watched(inputs)))
+
+    for family in families():
+        monkeypatch.setattr(importlib.import_module(f"minires_kernels.{family}"), "select", watching_select)
     Watched.seen = set()
 
 
