@@ -17,8 +17,8 @@ import numpy as np
 from minires_kernels.arrays import Array
 from minires_kernels.simd import Vector, kinds, vector
 
-PARALLEL = {"parallel": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-SERIAL = {"cache": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+PARALLEL: dict[str, Any] = {"parallel": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+SERIAL: dict[str, Any] = {"cache": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 SMALL = 1 << 14
 """Numbers that one thread works through in the time that it takes to wake the others, some microseconds."""

@@ -23,15 +23,17 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from minires_kernels import environment
 from minires_kernels.arrays import device_of
 
 _PACKAGE = __package__ or "minires_kernels"
 _forced: ContextVar[str | None] = ContextVar("minires_kernels.using", default=None)
+_broken: set[tuple[str, str]] = set()
 
 
 @cache
@@ -61,37 +63,37 @@ def kernels(family: str) -> tuple[str, ...]:
 def load(family: str, implementation: str) -> ModuleType:
     """The module ``minires_kernels.<family>.<implementation>``.
 
-    Raises ValueError with the nearest names for one that doesn't exist, ImportError in one sentence, with the install
-    command, for one whose dependency is missing.
+    Raises ValueError with the nearest names for one that doesn't exist, ImportError in one sentence, with the cure,
+    for one that can't be imported, whatever the reason.
     """
     if implementation not in implementations(family):
         known = implementations(family)
         raise ValueError(f"{family}: there is no implementation {implementation!r}; {_nearest(implementation, known)}")
+    environment.prepare()
     try:
         return importlib.import_module(f"{_PACKAGE}.{family}.{implementation}")
-    except ImportError as missing:
+    except Exception as failure:
+        cure = environment.cure(failure)
         raise ImportError(
-            f"{family}: implementation {implementation!r} is not available ({missing}); {_install(missing)}"
-        ) from missing
-
-
-def _install(missing: ImportError) -> str:
-    if (missing.name or "").partition(".")[0] == "cupy":
-        return "pip install -e '.[cuda12x]' (CUDA 12) or '.[cuda13x]' (CUDA 13)"
-    return f"pip install {(missing.name or 'numba').partition('.')[0]}"
+            f"{family}: implementation {implementation!r} is not available ({failure})" + (f"; {cure}" if cure else "")
+        ) from failure
 
 
 @cache
 def available(family: str, device: str) -> tuple[str, ...]:
     """The implementations of ``family`` that can be loaded here and run on ``device``, preferred ones first.
 
-    Probed once: importing a module is the probe.
+    Probed once: importing a module is the probe. One that can't be imported costs speed, and is worth a warning,
+    unless it only lacks a GPU's library and the arrays are on the CPU.
     """
     found = []
     for name in implementations(family):
+        if (family, name) in _broken:
+            continue
         try:
             module = load(family, name)
-        except ImportError:
+        except ImportError as error:
+            environment.warn_unusable(f"{family}/{name}", error.__cause__ or error, device)
             continue
         if getattr(module, "DEVICE", "cpu") in (device, "any"):
             found.append((-getattr(module, "PREFERENCE", 0), name))
@@ -144,8 +146,32 @@ def _candidates(
 ) -> tuple[tuple[Callable[..., Any], Callable[..., bool] | None], ...]:
     names = available(family, device)
     order = dict.fromkeys(name for name in (*moved_to_front, *names) if name in names)
-    modules = (load(family, name) for name in order)
-    return tuple((getattr(module, kernel), getattr(module, "covers", None)) for module in modules)
+    modules = {name: load(family, name) for name in order}
+    return tuple(
+        (_or_the_next(family, name, kernel, getattr(module, kernel)), getattr(module, "covers", None))
+        for name, module in modules.items()
+    )
+
+
+def _or_the_next(family: str, name: str, kernel: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``; but if a compiler fails on it, which shows when it is called, the next one from then on."""
+    if name == "reference":
+        return function
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as failure:
+            if not environment.is_the_compilers(failure) or arguments[0].dtype.name not in ("float32", "float64"):
+                raise
+            environment.warn_unusable(f"{family}/{name}", failure, device_of(arguments[0]))
+            _broken.add((family, name))
+            available.cache_clear()
+            _candidates.cache_clear()
+            return getattr(importlib.import_module(f"{_PACKAGE}.{family}"), kernel)(*arguments)
+
+    return call
 
 
 def _nearest(name: str, known: tuple[str, ...] | list[str]) -> str:

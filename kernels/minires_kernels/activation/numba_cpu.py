@@ -13,10 +13,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minires_kernels.arrays import Array
 from minires_kernels.flat import PARALLEL, SERIAL, SMALL, dense, flat, flat_like, vector_of
+from minires_kernels.jit import njit
 from minires_kernels.simd import broadcast, gate, load, load_part, maximum, store, store_part
 
 DEVICE = "cpu"

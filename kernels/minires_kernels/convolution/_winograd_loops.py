@@ -24,10 +24,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from numba import njit
-
 from minires_kernels import simd
 from minires_kernels.convolution._direct import fill_zero
+from minires_kernels.jit import njit
 from minires_kernels.simd import Kind, Matrix, Tile, Vector
 
 Rows: TypeAlias = tuple[tuple[float, ...], ...]

@@ -18,10 +18,11 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minires_kernels.arrays import Array
 from minires_kernels.flat import PARALLEL, SERIAL
+from minires_kernels.jit import njit
 from minires_kernels.simd import broadcast, fma, gate, load, load_part, maximum, store, store_part
 
 PIECE = 16384

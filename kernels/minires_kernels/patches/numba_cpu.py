@@ -8,9 +8,10 @@ The inner loops run over output positions without a test for the padding: ``_ins
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minires_kernels.arrays import Array
+from minires_kernels.jit import njit
 from minires_kernels.window import Pair, Window
 
 DEVICE = "cpu"

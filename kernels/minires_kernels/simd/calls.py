@@ -11,12 +11,13 @@ from typing import Any
 
 import numba
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import prange, types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.core.typing import signature
 from numba.extending import intrinsic
 
+from minires_kernels.jit import njit
 from minires_kernels.simd.kinds import NOTHING, Constant
 
 _addresses: dict[tuple[Any, ...], tuple[int, Any]] = {}

@@ -18,8 +18,9 @@ from numba.core.imputils import lower_constant
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import NativeValue, lower_getattr_generic, models, register_model, unbox
 
-if numba.config.DISABLE_JIT:
-    raise ImportError("NUMBA_DISABLE_JIT is set, and vectors exist in compiled code only; unset it", name="numba")
+from minires_kernels.environment import warn_once
+
+_IS_ARM = platform.machine().lower() in ("arm64", "aarch64")
 
 
 def _register_bytes() -> int:
@@ -32,16 +33,23 @@ def _register_bytes() -> int:
     for feature, count in (("avx512f", 64), ("avx", 32), ("sse2", 16), ("neon", 16)):
         if feature in features:
             return count
-    return 16 if platform.machine().lower() in ("arm64", "aarch64", "x86_64", "amd64") else 1
+    return 16 if _IS_ARM or platform.machine().lower() in ("x86_64", "amd64") else 1
 
 
 REGISTER_BYTES = _register_bytes()
 """Bytes in one vector register. Tests set it to run the kernels at every width; 1 means one lane."""
 
+if REGISTER_BYTES < 32 and not _IS_ARM:
+    warn_once(
+        f"kernels use vectors of {8 * REGISTER_BYTES} bits, a fraction of what most processors have",
+        "without AVX they run at a half or a quarter of the speed; "
+        "unset NUMBA_CPU_NAME and NUMBA_CPU_FEATURES if they hide it, otherwise only another processor helps",
+    )
+
 
 def registers() -> int:
     """How many vector registers a kernel may fill: 32 with AVX-512 and on ARM, otherwise 16."""
-    return 32 if REGISTER_BYTES == 64 or platform.machine().lower() in ("arm64", "aarch64") else 16
+    return 32 if REGISTER_BYTES == 64 or _IS_ARM else 16
 
 
 class Kind:

@@ -1,0 +1,136 @@
+"""What kernels are given to run in: settings that make no sense, and libraries that can't be loaded.
+
+None of it may end in a crash or in a wrong result: it costs speed, and is said once, with its cause and its cure.
+This module needs NumPy alone. What only Numba itself can tell is in ``jit``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from functools import cache
+
+NUM_THREADS = "NUMBA_NUM_THREADS"
+CPU_FEATURES = "NUMBA_CPU_FEATURES"
+
+MOST_PER_CORE = 16
+"""Threads for each core above which a number of threads is taken for a mistake."""
+
+_causes: set[str] = set()
+
+
+def warn_once(cause: str, consequence: str) -> None:
+    """A RuntimeWarning "cause: consequence", unless this process has been warned of that cause."""
+    if cause not in _causes:
+        _causes.add(cause)
+        warnings.warn(f"{cause}: {consequence}", RuntimeWarning, stacklevel=3)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def prepare() -> None:
+    """Take out of the environment what Numba or LLVM would stumble over. Call it before Numba is imported.
+
+    Numba reads its settings when it is imported. It refuses to be imported with 0 threads, and LLVM ends the process
+    at a processor feature without its sign.
+    """
+    if "numba" not in sys.modules:
+        _prepare_threads()
+    _prepare_features()
+
+
+def _prepare_threads() -> None:
+    given = os.environ.get(NUM_THREADS)
+    if given is None:
+        return
+    most = MOST_PER_CORE * cores()
+    try:
+        problem = "" if 1 <= int(given) <= most else f"is not between 1 and {most}"
+    except ValueError:
+        problem = "is not a whole number"
+    if problem:
+        del os.environ[NUM_THREADS]
+        warn_once(
+            f"{NUM_THREADS}={given!r} {problem}",
+            f"it is ignored, and kernels run on {cores()} threads, one for each core; "
+            f"set it to a number from 1 to {cores()}, or unset it",
+        )
+
+
+def _prepare_features() -> None:
+    given = os.environ.get(CPU_FEATURES)
+    if not given:
+        return
+    items = [item.strip() for item in given.split(",")]
+    present = _host_features()
+    kept = [item for item in items if item[:1] == "-" or (item[:1] == "+" and present.get(item[1:], False))]
+    if kept != items:
+        os.environ[CPU_FEATURES] = ",".join(kept)
+        if "numba" in sys.modules:
+            sys.modules["numba"].config.reload_config()
+        refused = ", ".join(repr(item) for item in items if item not in kept)
+        warn_once(
+            f"{CPU_FEATURES} names what this processor doesn't have, or names it without + or -: {refused}",
+            f"that is left out, and kernels use {','.join(kept) or 'no extension of the processor'!r}; "
+            f"unset it to use all that the processor has",
+        )
+
+
+def _host_features() -> dict[str, bool]:
+    try:
+        import llvmlite.binding as llvm
+
+        return dict(llvm.get_host_cpu_features())
+    except (ImportError, OSError, RuntimeError):  # then Numba doesn't compile either, or not for this processor
+        return {}
+
+
+# --- libraries that can't be loaded -----------------------------------------------------------------------------------
+
+
+def package_at_fault(failure: BaseException) -> str:
+    """The package that an import failed on: the one that is missing, or the one whose code raised ``failure``."""
+    if isinstance(failure, ImportError) and failure.name:
+        return failure.name.partition(".")[0]
+    frames = [frame for frame, _ in traceback.walk_tb(failure.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__", "")).partition(".")[0] if frames else ""
+
+
+def is_the_compilers(failure: BaseException) -> bool:
+    """Whether Numba or LLVM raised ``failure``, not the function that they compiled."""
+    return package_at_fault(failure) in ("numba", "llvmlite")
+
+
+def cure(failure: BaseException) -> str:
+    """What to do about an import that failed: a command, if there is one; empty if the message itself says it."""
+    package = package_at_fault(failure)
+    if package == "cupy":
+        return "pip install -e '.[cuda12x]' (CUDA 12) or '.[cuda13x]' (CUDA 13)"
+    if isinstance(failure, ModuleNotFoundError):
+        return f"pip install {package}"
+    if is_the_compilers(failure):  # they fit each other in pairs
+        return "pip install --upgrade --force-reinstall numba"
+    return ""
+
+
+def warn_unusable(implementation: str, failure: BaseException, device: str) -> None:
+    """Warn once for each ``failure`` that ``implementation`` can't be used because of it, and slower ones are.
+
+    Arrays on the CPU need no library for GPUs: that one is missing is no news.
+    """
+    if device == "cpu" and package_at_fault(failure) == "cupy":
+        return
+    remedy = cure(failure)
+    warn_once(
+        f"{type(failure).__name__}: {failure}",
+        f"{implementation}, and whatever else needs this, can't be used, and slower kernels compute instead"
+        + (f"; {remedy}" if remedy else ""),
+    )
