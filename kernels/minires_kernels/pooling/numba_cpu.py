@@ -18,10 +18,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import get_num_threads, prange
 
 from minires_kernels.arrays import Array, channels_last, empty_channels_last
 from minires_kernels.flat import PARALLEL, SERIAL, flat, vector_of
+from minires_kernels.jit import njit
 from minires_kernels.pooling._vectors import store_places, where_beats
 from minires_kernels.simd import broadcast, load_part, store_part, zero
 from minires_kernels.window import Pair, Window
@@ -47,15 +48,8 @@ def max_pool_backward(grad_output: Array, argmax: Array, x_shape: tuple[int, int
     """See :func:`minires_kernels.pooling.max_pool_backward`."""
     N, C, _, _ = x_shape
     grad_x = empty_channels_last(x_shape, grad_output.dtype)
-    threads = get_num_threads()
-    scatter(
-        flat(channels_last(grad_output)),
-        flat(channels_last(argmax)),
-        flat(grad_x),
-        N,
-        C,
-        C if N >= 4 * threads else BLOCK,
-    )
+    block = BLOCK if get_num_threads() > N // 4 else C
+    scatter(flat(channels_last(grad_output)), flat(channels_last(argmax)), flat(grad_x), N, C, block)
     return grad_x
 
 
