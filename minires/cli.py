@@ -143,6 +143,17 @@ def doctor() -> None:
         print(f"{finding.subject:14} {finding.found}" + (f"\n{'':14} -> {finding.cure}" if finding.cure else ""))
 
 
+@app.command()
+def mutate(
+    tests: Annotated[list[str] | None, typer.Argument(help="pytest's arguments, such as tests/; none: our own")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="a mistake's name; may be repeated; default: all")] = None,
+) -> None:
+    """Score a test suite: plant one wrong backward pass after the other and see which of them it notices."""
+    from minires.checking.mutation import run
+
+    raise typer.Exit(run(tests or [], only or []))
+
+
 def _integer(text: str, option: str) -> int:
     try:
         return int(text)

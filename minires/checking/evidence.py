@@ -11,8 +11,6 @@ from minires.checking.measuring import Direction, Meter
 from minires.checking.subject import Subject
 from minires_kernels.arrays import Array
 
-MOST_ELEMENTS = 1200
-"""Of larger variables, a random part is measured for the diagnosis."""
 PROBES = 16
 """Elements for which the derivative is measured again with another variable changed."""
 
@@ -133,13 +131,17 @@ def gather(
     output: Array,
     numeric_others: dict[str, Array],
     contributions: list[Array],
+    most: int,
     rng: np.random.Generator,
 ) -> Evidence:
-    """Measure what a diagnosis of variable number ``position`` needs. ``kinked`` elements are left out."""
+    """Measure what a diagnosis of variable number ``position`` needs, at ``most`` so many elements.
+
+    ``kinked`` elements are left out.
+    """
     variable = subject.variables[position]
     candidates = np.array([i for i in range(variable.array.size) if i not in kinked], int)
-    if len(candidates) > MOST_ELEMENTS:
-        candidates = np.sort(rng.choice(candidates, MOST_ELEMENTS, replace=False))
+    if len(candidates) > most:
+        candidates = np.sort(rng.choice(candidates, most, replace=False))
     return Evidence(
         name=variable.name,
         x=variable.array.copy(),

@@ -32,8 +32,8 @@ SAMPLES = 128
 """How many single elements are sampled, over all variables, where there are more."""
 FEW_VARIABLES = 8
 """Up to so many variables, each gets a step of its own and two random directions; else one step, one direction."""
-DIAGNOSED = 6
-"""How many wrong variables are diagnosed."""
+DIAGNOSED, DIAGNOSED_ELEMENTS = 6, 1200
+"""How many wrong variables are diagnosed, each by the derivatives of how many elements; of whole nets much fewer."""
 SAFETY = 10.0
 """How many times the expected noise a difference may be: the fitted noise is typical, not a bound."""
 RESOLUTION = 1e-3
@@ -131,7 +131,7 @@ def check(subject: Subject, *, mode: Mode = "auto", rtol: float = 1e-6, seed: in
         source=subject.source(),
         evaluations=meter.evaluations,
         diagnoses=diagnoses,
-        notes=_notes(meter),
+        notes=_notes(meter, comparisons),
     )
 
 
@@ -143,8 +143,9 @@ def _explain(
     if not wrong:
         return ()
     contributions = subject.contributions(upstream)
+    small = len(comparisons) <= 2 * FEW_VARIABLES and all(comparisons[position].every_element for position in wrong)
     cases = []
-    for position in wrong[:DIAGNOSED]:
+    for position in wrong[: DIAGNOSED if small else 2]:
         comparison = comparisons[position]
         plateau = meter.plateau(position, rng)
         cases.append(
@@ -160,14 +161,17 @@ def _explain(
                 output,
                 {other.name: other.numeric() for other in comparisons if other is not comparison},
                 contributions[position],
+                DIAGNOSED_ELEMENTS if small else DIAGNOSED_ELEMENTS // 16,
                 rng,
             )
         )
     return diagnose(cases)
 
 
-def _notes(meter: Meter) -> tuple[str, ...]:
-    """What the measurement itself has to say: above all that something is computed in float32."""
+def _notes(meter: Meter, comparisons: tuple[Comparison, ...]) -> tuple[str, ...]:
+    """What else there is to say: that something is computed in float32, or where to look in a whole net."""
+    if len(comparisons) > FEW_VARIABLES and not all(comparison.ok for comparison in comparisons):
+        return ("minires.checking.blame(loss, model) says which node of the net computes a wrong gradient",)
     grain = max((plateau.rounding for plateau in meter.plateaus()), default=0.0) / max(meter.least_noise, 1e-300)
     if grain > 1e6:
         return (f"values are {grain:.0e} times as grainy as float64's: a part is computed in less precision",)
@@ -265,6 +269,8 @@ def _second_look(
         value, left, right, crossed = meter.slopes([direction], step)
         if crossed:
             break
+        if max(abs(value - first.numeric.value), abs(right - left)) < first.error / 100:
+            break  # the slope is the same at all steps and on both sides: it is the gradient that is wrong
         gaps.append((abs(right - left), left, right, noise))
         attempt = point(Measurement(value, noise, step))
         acquittals = 0 if attempt.wrong else acquittals + 1
@@ -285,10 +291,11 @@ def sample_elements(shape: tuple[int, ...], count: int, rng: np.random.Generator
     size = int(np.prod(shape, dtype=int))
     if size <= count:
         return list(range(size))
-    chosen = {0, size - 1}
+    chosen, on_border = {0, size - 1}, False
     while len(chosen) < count:
         index = [int(rng.integers(length)) for length in shape]
-        if len(chosen) % 2:
+        on_border = not on_border
+        if on_border:
             axis = int(rng.integers(len(shape)))
             index[axis] = int(rng.choice((0, shape[axis] - 1)))
         chosen.add(int(np.ravel_multi_index(index, shape)))

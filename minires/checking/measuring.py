@@ -157,20 +157,23 @@ class Meter:
         ``worth``: the noise at which a derivative stops telling anything, an absolute number.
         """
         scale = self.scales[direction.variable]
-        step, kinks = plateau.step, Counter[str]()
-        while step >= LADDER[-1]:
-            noise = plateau.noise(step) / scale
-            if step < plateau.step and noise > worth:
-                break
+        steps = [plateau.step]
+        while (finer := steps[-1] / RATIO) >= LADDER[-1] and plateau.noise(finer) / scale <= worth:
+            steps.append(finer)
+        kinks = Counter[str]()
+        for step in steps:
             value, crossed = self.central([direction], step / RATIO)
             if not crossed and not plateau.plain:
                 coarse, crossed = self.central([direction], step)
                 value = richardson(coarse, value)
             if not crossed and math.isfinite(value):
-                return Measurement(value, noise, step)
+                return Measurement(value, plateau.noise(step) / scale, step)
+            if crossed and not kinks:
+                _, always = self.central([direction], steps[-1] / RATIO)
+                if always:  # even the smallest step crosses: the point lies on the kink itself
+                    return Measurement(math.nan, math.nan, steps[-1], always)
             kinks = crossed or kinks
-            step /= RATIO
-        return Measurement(math.nan, math.nan, step, kinks or Counter({"values that are not finite": 1}))
+        return Measurement(math.nan, math.nan, steps[-1], kinks or Counter({"values that are not finite": 1}))
 
 
 def _scale(array: Array) -> float:

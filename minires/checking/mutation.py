@@ -174,10 +174,10 @@ def _pytest(arguments: Sequence[str]) -> tuple[int, str]:
     return result.returncode, "\n".join(result.stdout.splitlines()[-15:])
 
 
-def confusion() -> str:
+def confusion(mutants: Sequence[Mutant]) -> str:
     """The table of diagnoses: for each true cause, what our check named first."""
     named: dict[str, dict[str, list[str]]] = {}
-    for mutant in MUTANTS.values():
+    for mutant in mutants:
         with planted(mutant):
             reports = [gradcheck(case.fn, *case.arrays) for case in cases_for(mutant)]
         cause = next((report.cause for report in reports if not report), "not noticed") or "no known pattern"
@@ -188,25 +188,30 @@ def confusion() -> str:
         parts = [f"{len(names)} {found}" + ("" if found == cause else f" ({', '.join(names)})")
                  for found, names in sorted(row.items(), key=lambda item: item[0] != cause)]  # fmt: skip
         lines.append(f"{cause:22s} {'; '.join(parts)}")
-    return "\n".join([*lines, f"the first diagnosis is right for {right} of {len(MUTANTS)}"])
+    return "\n".join([*lines, f"the first diagnosis is right for {right} of {len(mutants)}"])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 1 when a mistake survived the suite."""
-    parser = argparse.ArgumentParser(prog="minires mutate", description=__doc__)
-    parser.add_argument("tests", nargs="*", help="what to pass on to pytest; nothing: score our own check")
-    parser.add_argument("--only", action="append", help="a mutant's name; may be repeated")
-    options = parser.parse_args(arguments)
-    if options.tests:
-        result = score_suite(options.tests, options.only or tuple(MUTANTS))
+def run(tests: Sequence[str], only: Sequence[str]) -> int:
+    """``minires mutate``: score the suite ``tests``, or our own check; 1 when a mistake survived, else 0."""
+    if tests:
+        result = score_suite(tests, only or tuple(MUTANTS))
         print(result)
         return int(bool(result.survived))
-    scores = [score(name, checker) for name, checker in CHECKERS.items()]
+    chosen = [MUTANTS[name] for name in only] or list(MUTANTS.values())
+    scores = [score(name, checker, chosen) for name, checker in CHECKERS.items()]
     for result in scores:
         print(f"{result.name:26s} {len(result.killed):3d} of {result.total} killed")
-    print()
-    print(confusion())
+    print(f"\n{confusion(chosen)}")
     return int(bool(scores[0].survived))
+
+
+def main() -> int:
+    """The command line of this file."""
+    parser = argparse.ArgumentParser(prog="minires mutate", description=__doc__)
+    parser.add_argument("tests", nargs="*", help="what to pass on to pytest; nothing: score our own check")
+    parser.add_argument("--only", action="append", default=[], help="a mistake's name; may be repeated")
+    options = parser.parse_args()
+    return run(options.tests, options.only)
 
 
 if __name__ == "__main__":

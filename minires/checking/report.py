@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -75,12 +75,12 @@ class Comparison:
 
     @property
     def kinks(self) -> Counter[str]:
-        """Node -> how many excluded elements had it on the way."""
-        counts: Counter[str] = Counter()
+        """Node -> how many excluded elements it excludes: the first one that they cross; others follow from it."""
+        elements: dict[str, set[int]] = defaultdict(set)
         for point in self.points:
             if point.numeric.excluded:
-                counts.update(dict.fromkeys(point.numeric.kinks, len(point.direction.elements)))
-        return counts
+                elements[next(iter(point.numeric.kinks))].update(point.direction.elements.tolist())
+        return Counter({node: len(indices) for node, indices in elements.items()})
 
     def numeric(self) -> Array:
         """The numeric gradient, in the variable's shape, where single elements were measured; NaN elsewhere."""
@@ -142,7 +142,7 @@ class GradReport:
 
     @property
     def kinks(self) -> Counter[str]:
-        """Node -> how many excluded elements had it on the way."""
+        """Node -> how many excluded elements it excludes, over all variables."""
         return sum((comparison.kinks for comparison in self.comparisons), Counter())
 
     def raise_if_wrong(self) -> GradReport:

@@ -72,7 +72,7 @@ class TensorSubject:
         dtype: Any = np.float64,
     ) -> None:
         self._fn = _function_applier(fn) if _is_function_class(fn) else fn
-        self.name = _name_of(fn)
+        self.name = name_of(fn)
         self._arguments: list[Any] = []
         self._tensors: list[Tensor] = []
         self.variables: list[Variable] = []
@@ -293,7 +293,8 @@ def _input_name(fn: Any, position: int) -> str:
     return names[position] if position < len(names) else f"input {position}"
 
 
-def _name_of(fn: Any) -> str:
+def name_of(fn: Any) -> str:
+    """What to call a function in a message."""
     if isinstance(fn, Module):
         return type(fn).__name__
     return str(getattr(fn, "__qualname__", type(fn).__name__)).replace("<locals>.", "").replace("<lambda>", "lambda")
@@ -302,8 +303,12 @@ def _name_of(fn: Any) -> str:
 def _source(fn: Any, nodes: list[Function]) -> str:
     """``file:line``: of backward, when a single kind of Function is at work; else of the function itself."""
     kinds = {type(node) for node in nodes}
-    code = kinds.pop().backward if len(kinds) == 1 else fn.forward if isinstance(fn, Module) else fn
-    code = getattr(code, "__code__", None)
+    return source_of(kinds.pop().backward if len(kinds) == 1 else fn.forward if isinstance(fn, Module) else fn)
+
+
+def source_of(fn: Any) -> str:
+    """``file:line`` where ``fn`` is defined, relative to the working directory if it lies below; or nothing."""
+    code = getattr(fn, "__code__", None)
     if code is None:
         return ""
     path = os.path.relpath(code.co_filename)

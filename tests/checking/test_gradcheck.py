@@ -5,6 +5,7 @@ import pytest
 
 import minires
 from minires import Function, Tensor, functional, nn
+from minires.checking.gradcheck import sample_elements
 from minires.tensor import apply
 
 
@@ -328,3 +329,11 @@ def test_the_report_knows_the_source_line_and_fits_into_json():
 
 def test_apply_in_a_lambda_is_checked_like_the_class():
     assert minires.gradcheck(lambda x: apply(Square(), x), normal(2))
+
+
+@pytest.mark.parametrize(("shape", "count"), [((5,), 4), ((2, 3), 5), ((3, 4, 5), 59), ((7, 9), 12), ((), 3)])
+def test_a_sample_has_distinct_elements_and_both_ends(shape, count):
+    chosen = sample_elements(shape, count, np.random.default_rng(0))
+    size = int(np.prod(shape, dtype=int))
+    assert len(set(chosen)) == len(chosen) == min(count, size)
+    assert {0, size - 1} <= set(chosen)
