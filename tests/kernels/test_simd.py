@@ -1,5 +1,6 @@
 """Vectors and register tiles against plain NumPy, at every width: LLVM splits vectors wider than the processor's."""
 
+import os
 import subprocess
 import sys
 
@@ -226,26 +227,123 @@ def test_compiling_names_the_array_that_does_not_fit():
 
 CACHED = """
 import numpy as np
-from numba import njit
 from minires_kernels import simd
+from minires_kernels.jit import njit
 
-@njit(cache=True)
+@njit
 def double(kind, x, y):
     simd.store(2 * simd.load(kind, x, 0), y, 0)
 
-if __name__ == "__main__":
-    x = np.ones(16, np.float32)
-    y = np.zeros_like(x)
-    for lanes in (4, 8):
-        y[:] = 0
-        double(simd.Vector("float32", lanes), x, y)
-        assert y.sum() == 2 * lanes
-    print(sum(double.stats.cache_hits.values()))
+x = np.ones(16, np.float32)
+y = np.zeros_like(x)
+for lanes in (4, 8):
+    y[:] = 0
+    double(simd.Vector("float32", lanes), x, y)
+    assert y.sum() == 2 * lanes
+print(sum(double.stats.cache_hits.values()))
 """
 
 
 def test_a_second_process_loads_each_width_from_the_cache(tmp_path):
     script = tmp_path / "cached.py"
     script.write_text(CACHED)
-    hits = [subprocess.run([sys.executable, script], capture_output=True, text=True, check=True) for _ in range(2)]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, script]
+    hits = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)]
     assert [int(run.stdout) for run in hits] == [0, 2]
+
+
+@njit
+def gathered(kind, tile, x, y, stride, count):
+    simd.store(simd.gather(kind, x, 1, stride, count), y, 0)
+    simd.tile_store(simd.tile_gather(tile, x, 0, 2, 1, stride, count), y, kind.lanes, tile.width)
+
+
+def test_gather_reads_strided_numbers_and_nothing_beyond(kind, rng):
+    tile, stride = simd.Tile(kind, 2, 2), 5
+    for count in {1, max(1, kind.lanes // 2), kind.lanes}:
+        x = rng.standard_normal(stride * (count - 1) + 4).astype(kind.dtype)
+        y = np.full(5 * kind.lanes, np.nan, kind.dtype)
+        gathered(kind, tile, x, y, stride, count)
+        vectors = y.reshape(5, kind.lanes)
+        for vector, start in zip(vectors, (1, 0, 1, 2, 3), strict=True):
+            np.testing.assert_array_equal(vector[:count], x[start::stride][:count])
+        assert not vectors[:, count:].any()
+
+
+@njit
+def framed(tile, x, y, top, bottom, left, right, rows, columns, count):
+    loaded = simd.tile_load_part(tile, x, 0, tile.width, tile.vector.lanes, top, bottom, left, right, count)
+    simd.tile_store(simd.tile_plus(loaded, loaded), y, 0, tile.width)
+    simd.tile_scatter_part(
+        loaded, y, tile.rows * tile.width, tile.width, tile.vector.lanes, rows, columns, tile.vector.lanes
+    )
+
+
+def test_a_frame_keeps_loads_and_stores_inside(kind, rng):
+    tile = simd.Tile(kind, 3, 4)
+    for count in {1, kind.lanes}:
+        x = rng.standard_normal((3, 4, kind.lanes)).astype(kind.dtype)
+        y = np.full((2, 3, 4, kind.lanes), 7, kind.dtype)
+        framed(tile, x.reshape(-1), y.reshape(-1), 1, 3, -2, 2, 2, 3, count)
+        expected = np.zeros_like(x)
+        expected[1:3, :2, :count] = x[1:3, :2, :count]
+        np.testing.assert_array_equal(y[0], 2 * expected)
+        np.testing.assert_array_equal(y[1, :2, :3], expected[:2, :3])
+        assert (y[1, 2] == 7).all()
+        assert (y[1, :, 3] == 7).all()
+
+
+@njit
+def hinted(kind, tile, x, far):
+    simd.prefetch(kind, x, far)
+    simd.tile_prefetch(tile, x, far, far)
+    return simd.total(simd.load(kind, x, 0))
+
+
+def test_prefetching_any_address_changes_nothing(kind):
+    x = np.ones(kind.lanes, kind.dtype)
+    assert hinted(kind, simd.Tile(kind, 2, 2), x, 1 << 40) == kind.lanes
+
+
+@njit
+def added(kind, numbers, y):
+    numbers[0] += kind.lanes
+    simd.store(simd.broadcast(kind, y[0] + 1), y, 0)
+
+
+@njit
+def by_address(pointer, numbers, y):
+    simd.call(pointer, (numbers, y))
+
+
+@njit
+def share(kind, part, parts, scan, phases, first, second, third, fourth):
+    first[part] = kind.lanes * parts + scan[0]
+
+
+def test_a_function_is_called_by_its_address(kind):
+    numbers, y = np.zeros(1, np.int64), np.zeros(kind.lanes, kind.dtype)
+    pointer = simd.address(added, kind, numbers, y)
+    assert pointer == simd.address(added, kind, np.ones(9, np.int64), y)
+    by_address(pointer, numbers, y)
+    by_address(pointer, numbers, y)
+    assert numbers[0] == 2 * kind.lanes
+    assert (y == 2).all()
+
+
+def test_in_parallel_runs_every_part_once(kind):
+    scan, x = np.full(1, 3), np.zeros(5, kind.dtype)
+    program = simd.address(share, kind, 0, 0, scan, scan, x, x, x, x)
+    simd.in_parallel(program, 5, scan, scan, x, x, x, x)
+    assert (x == kind.lanes * 5 + 3).all()
+
+
+@njit
+def call_without_arguments(pointer):
+    simd.call(pointer, 3)
+
+
+def test_call_wants_its_arguments_in_a_tuple():
+    with pytest.raises(TypingError, match="expected an address and a tuple of arguments"):
+        call_without_arguments(0)

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from minires_kernels import simd
+from minires_kernels.jit import njit
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def copy(kind: Any, x: Any, i: int, y: Any, j: int, count: int) -> None:
     """y[j : j + count] = x[i : i + count]."""
     whole = count - count % kind.lanes
@@ -25,7 +24,7 @@ def copy(kind: Any, x: Any, i: int, y: Any, j: int, count: int) -> None:
         y[j + k] = x[i + k]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def fill_zero(kind: Any, y: Any, j: int, count: int) -> None:
     """y[j : j + count] = 0."""
     whole = count - count % kind.lanes
@@ -35,7 +34,7 @@ def fill_zero(kind: Any, y: Any, j: int, count: int) -> None:
         y[j + k] = 0
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def pack_images(kind: Any, scan: Any, x: Any, image: int, images: int, first: int, rows: int, y: Any, at: int) -> None:
     """Rows ``first`` ... ``first + rows`` (above or below the image: zeros) of some images, with zeros at their sides.
 
@@ -57,28 +56,34 @@ def pack_images(kind: Any, scan: Any, x: Any, image: int, images: int, first: in
 # --- forward and grad_input -------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
-def pack_panel(scan: Any, phase: Any, weight: Any, group: int, block: int, panels: Any, at: int) -> None:
+@njit(error_model="numpy")
+def pack_panel(kind: Any, scan: Any, phase: Any, weight: Any, group: int, block: int, panels: Any, at: int) -> None:
     """One panel: the weights that one column of tiles multiplies by, in the order in which it meets them.
 
     (taps_h, taps_w / taps of the tile, channels in, taps of the tile, width of the tile); lanes beyond the last channel
     are zeros.
     """
-    channels = min(scan.width, scan.group_out - block * scan.width)
-    start = group * scan.weight_group + block * scan.width * scan.weight_out + phase.first_tap
-    for i in range(phase.taps_h):
-        for j in range(0, phase.taps_w, scan.taps):
-            for c in range(scan.group_in):
-                for tap in range(j, j + scan.taps):
-                    source = start + c * scan.weight_in + i * phase.next_tap_row + tap * phase.next_tap
-                    for lane in range(channels):
-                        panels[at + lane] = weight[source + lane * scan.weight_out]
-                    for lane in range(channels, scan.width):
-                        panels[at + lane] = 0
-                    at += scan.width
+    width, taps, channels = scan.width, scan.taps, scan.group_out - block * scan.width
+    per_channel, per_row, per_tap = taps * width, phase.taps_w * scan.group_in * width, scan.group_in * taps * width
+    start = group * scan.weight_group + block * width * scan.weight_out + phase.first_tap
+    for lane in range(0, width, kind.lanes):
+        count = channels - lane
+        for c in range(scan.group_in):
+            source = start + c * scan.weight_in + lane * scan.weight_out
+            for i in range(phase.taps_h):
+                tap = source + i * phase.next_tap_row
+                for j in range(phase.taps_w // taps):
+                    to = at + i * per_row + j * per_tap + c * per_channel + lane
+                    for _ in range(taps):
+                        weights = simd.zero(kind)
+                        if count > 0:
+                            weights = simd.gather(kind, weight, tap, scan.weight_out, count)
+                        simd.store_part(weights, panels, to, width - lane)
+                        tap += phase.next_tap
+                        to += width
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def pack_weight(
     kind: Any, part: int, parts: int, scans: Any, phases: Any, weight: Any, panels: Any, _third: Any, _fourth: Any
 ) -> None:
@@ -88,10 +93,10 @@ def pack_weight(
     for k in range(part * phases.size * count // parts, (part + 1) * phases.size * count // parts):
         phase, panel = phases[k // count], k % count
         at = phase.panel + panel * phase.taps_h * phase.taps_w * scan.group_in * scan.width
-        pack_panel(scan, phase, weight, panel // scan.blocks, panel % scan.blocks, panels, at)
+        pack_panel(kind, scan, phase, weight, panel // scan.blocks, panel % scan.blocks, panels, at)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def window_sums(
     tile: Any, columns: int, x: Any, at: int, pixel: int, tap_row: int, tap: int, taps_h: int, tap_groups: int,
     run: int, panels: Any, panel: int, y: Any, y_at: int, y_pixel: int, channels: int,
@@ -117,7 +122,7 @@ def window_sums(
             simd.tile_store_part(sums, y, y_at + p * y_pixel, y_pixel, channels)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def correlate_rows(
     scan: Any, phases: Any, x: Any, at: int, image_stride: int, images: int, first: int, rows: int,
     panels: Any, y: Any, y_at: int,
@@ -144,7 +149,7 @@ def correlate_rows(
                         )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def correlate(
     kind: Any, part: int, parts: int, scans: Any, phases: Any, x: Any, panels: Any, y: Any, packed: Any
 ) -> None:
@@ -169,7 +174,7 @@ def correlate(
         unit += images
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def pack_unit(
     kind: Any, scan: Any, x: Any, image: int, images: int, first: int, rows: int, packed: Any, part: int
 ) -> tuple[Any, int, int]:
@@ -183,7 +188,7 @@ def pack_unit(
 # --- grad_weight ------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def product_sums(
     tile: Any, a: Any, a_at: int, a_image: int, a_row: int, a_pixel: int,
     b: Any, b_at: int, b_image: int, b_row: int, b_pixel: int,
@@ -209,7 +214,7 @@ def product_sums(
             simd.tile_add(products, sums, at + top * stride + v, stride, r - top)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def accumulate_rows(
     scan: Any, phase: Any, x: Any, x_at: int, x_image: int, grad_output: Any, grad_at: int,
     first: int, last: int, rows: int, sums: Any, at: int,
@@ -236,7 +241,7 @@ def accumulate_rows(
                 at += scan.scalars * scan.sums_row
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def accumulate(
     kind: Any, part: int, parts: int, scans: Any, phases: Any, x: Any, grad_output: Any, sums: Any, packed: Any
 ) -> None:
@@ -262,24 +267,25 @@ def accumulate(
         unit += images
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def add_sums(
     kind: Any, part: int, parts: int, scans: Any, phases: Any, sums: Any, grad_weight: Any, _third: Any, _fourth: Any
 ) -> None:
     """grad_weight (O, C/G, KH, KW): the sums of all threads, added in their order."""
     scan = scans[0]
-    taps_h, taps_w = phases[0].taps_h, phases[0].taps_w
-    channels_out = scan.groups * scan.group_out
-    to = part * channels_out // parts * scan.group_in * taps_h * taps_w
+    taps_h, taps_w, group_in, group_out = phases[0].taps_h, phases[0].taps_w, scan.group_in, scan.group_out
+    tap_row, tap, per_channel, size = scan.sums_tap_row, scan.sums_tap, scan.sums_in, scan.sums_size
+    channels_out = scan.groups * group_out
     for o in range(part * channels_out // parts, (part + 1) * channels_out // parts):
-        group = o // scan.group_out
-        start = group * scan.sums_group + (o - group * scan.group_out) * scan.sums_out
-        for c in range(scan.group_in):
-            for i in range(taps_h):
-                for j in range(taps_w):
-                    at = start + c * scan.sums_in + i * scan.sums_tap_row + j * scan.sums_tap
+        start = o // group_out * scan.sums_group + o % group_out * scan.sums_out
+        for i in range(taps_h):
+            for j in range(taps_w):
+                to = (o * group_in * taps_h + i) * taps_w + j
+                for at in range(
+                    start + i * tap_row + j * tap, start + i * tap_row + j * tap + group_in * per_channel, per_channel
+                ):
                     number = sums[at]
                     for other in range(1, parts):
-                        number += sums[other * scan.sums_size + at]
+                        number += sums[other * size + at]
                     grad_weight[to] = number
-                    to += 1
+                    to += taps_h * taps_w

@@ -175,6 +175,7 @@ def _divide(s: dict[str, int], parts: int, reused: int, itemsize: int) -> None:
     A block holds several images when what is ``reused`` for each block (panels, sums) is too large for the cache.
     """
     N, rows, step, span = s["N"], s["rows"], s["step"], s["span"]
+    large = reused * itemsize > PACKED_BYTES // 2
     room = PACKED_BYTES // (itemsize * s["row"])  # in rows of the source
     whole = (rows - 1) * step + span
     bands = 1 if whole <= room else ceil(rows / max(1, (room - span) // step + 1))
@@ -184,7 +185,7 @@ def _divide(s: dict[str, int], parts: int, reused: int, itemsize: int) -> None:
     band_rows = ceil(rows / bands)
     bands = ceil(rows / band_rows)
     share = ceil(N / parts)
-    fitting = max(1, min(room // whole, share)) if bands == 1 and reused * itemsize > PACKED_BYTES // 2 else 1
+    fitting = max(1, min(4 * room // whole, share)) if bands == 1 and large else 1
     images = ceil(share / ceil(share / fitting))
     packed_size = images * ((band_rows - 1) * step + span) * s["row"]
     s |= {"bands": bands, "band_rows": band_rows, "images": images, "packed_size": _on_cache_line(packed_size + 64)}
@@ -325,7 +326,7 @@ def plan_grad_weight(
     swapped = False
     if group_out % vector(dtype, group_out).lanes == 0:
         swapped_cycles, swapped_tile = best_tile(vector(dtype, group_out), {run}, group_out, exact=True)
-        if swapped_cycles < cycles:
+        if swapped_cycles < 0.9 * cycles:
             swapped, tile = True, swapped_tile
     sticks_out = not swapped and run % tile.width > 0  # a vector may read past its run, so never at the end of x itself
     axes = forward_phases(KH, PH, OH), forward_phases(KW, PW, OW)
@@ -340,7 +341,7 @@ def plan_grad_weight(
         "swapped": int(swapped),
         "scalars": scalars,
         "vectors": vectors,
-        "chunk": max(1, CHUNK_PIXELS // OW),
+        "chunk": max(1, (CHUNK_PIXELS if sums_size < 1 << 18 else 4 * CHUNK_PIXELS) // OW),
         "sums_row": row,
         "sums_size": sums_size,
         "sums_group": KH * tap_groups * block,

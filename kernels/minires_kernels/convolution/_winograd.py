@@ -45,7 +45,7 @@ class Plan(NamedTuple):
     programs: tuple[int, int]
     U: int  # numbers in the transformed filters, or in one thread's sums
     work: int  # numbers in V and M of all threads
-    lanes: int  # numbers in the threads' buffers for gathering filters
+    lanes: int  # numbers in the threads' buffers for the lanes of gradients of filters
 
 
 def _program(function: Any, algorithm: Algorithm) -> int:
@@ -101,7 +101,7 @@ def _plan_correlation(
     programs = _program(loops.transform_filters, algorithm), _program(loops.correlate, algorithm)
     work = parts * (grid["V_size"] + grid["M_size"])
     U = algorithm.size**2 * grid["U_step"]
-    return Plan(record(GRID, grid), programs, U, work, parts * 9 * algorithm.vector.lanes)
+    return Plan(record(GRID, grid), programs, U, work, 0)
 
 
 @lru_cache(maxsize=4096)
@@ -159,10 +159,9 @@ def _correlate(m: int, x: Array, weight: Array, padding: tuple[int, int], turned
     parts, dtype = numba.get_num_threads(), y.dtype
     plan = _plan_correlation(m, x.shape, y.shape[1], padding, turned, dtype.name, parts, kinds.REGISTER_BYTES)
     U, work = scratch("filters", plan.U, dtype), scratch("patches", plan.work, dtype)
-    lanes = scratch("lanes", plan.lanes, dtype)
     transform, correlate_tiles = plan.programs
     weight = flat(np.ascontiguousarray(weight))
-    in_parallel(transform, parts, plan.grid, NO_PHASES, weight, U, lanes, lanes)
+    in_parallel(transform, parts, plan.grid, NO_PHASES, weight, U, U, U)
     in_parallel(correlate_tiles, parts, plan.grid, NO_PHASES, pixels(x), U, pixels(y), work)
 
 

@@ -121,26 +121,26 @@ class Algorithm(Kind):
         return Matrix(_transposed(FILTER[self.m]))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def transform_filters(
-    kind: Any, part: int, parts: int, grids: Any, _phases: Any, weight: Any, U: Any, lanes: Any, _fourth: Any
+    kind: Any, part: int, parts: int, grids: Any, _phases: Any, weight: Any, U: Any, _third: Any, _fourth: Any
 ) -> None:
     """U = G g G^T, as panels (position, block of channels out, channel in, tile's width); zeros beyond the last O."""
-    grid, n = grids[0], kind.vector.lanes
-    buffer = part * 9 * n
+    grid = grids[0]
     for c in range(part * grid.C // parts, (part + 1) * grid.C // parts):
-        for o in range(0, grid.O_padded, n):
-            for lane in range(n):
-                start = c * grid.weight_in + (o + lane) * grid.weight_out + grid.first_tap
-                for k in range(9):
-                    lanes[buffer + k * n + lane] = weight[start + k * grid.next_tap] if o + lane < grid.O else 0
+        for o in range(0, grid.O_padded, kind.vector.lanes):
+            filters = simd.tile_zero(kind.filters)
+            if o < grid.O:
+                first = c * grid.weight_in + o * grid.weight_out + grid.first_tap
+                filters = simd.tile_gather(
+                    kind.filters, weight, first, 3 * grid.next_tap, grid.next_tap, grid.weight_out, grid.O - o
+                )
             block = o // grid.width
             at = (block * grid.C + c) * grid.width + o - block * grid.width
-            filters = simd.tile_load(kind.filters, lanes, buffer, 3 * n, n)
             simd.tile_scatter(simd.tile_sandwich(kind.filter, filters), U, at, kind.size * grid.U_step, grid.U_step)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def transform_patches(kind: Any, grid: Any, x: Any, first: int, last: int, V: Any, at: int) -> None:
     """V = B^T d B of the patches ``first`` ... ``last``: (position, tile, channel)."""
     per_image, row, step = grid.down * grid.right, grid.W * grid.C, grid.V_step
@@ -163,7 +163,7 @@ def transform_patches(kind: Any, grid: Any, x: Any, first: int, last: int, V: An
         at += grid.C_padded
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def transform_outputs(kind: Any, grid: Any, M: Any, at: int, first: int, last: int, y: Any) -> None:
     """y = A^T M A of the tiles ``first`` ... ``last``."""
     per_image, row, step = grid.down * grid.right, grid.OW * grid.O, grid.M_step
@@ -186,7 +186,7 @@ def transform_outputs(kind: Any, grid: Any, M: Any, at: int, first: int, last: i
         at += grid.O_padded
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def products(
     tile: Any, positions: int, V: Any, v_at: int, v_step: int, v_tile: int, tiles: int, U: Any, u_step: int,
     channels: int, blocks: int, M: Any, m_at: int, m_step: int, m_tile: int,
@@ -206,7 +206,7 @@ def products(
                 simd.tile_store(sums, M, m_at + position * m_step + row * m_tile + block * tile.width, m_tile)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def correlate(kind: Any, part: int, parts: int, grids: Any, _phases: Any, x: Any, U: Any, y: Any, work: Any) -> None:
     """Blocks of tiles: transformed, multiplied at each position, transformed back."""
     grid = grids[0]
@@ -226,7 +226,7 @@ def correlate(kind: Any, part: int, parts: int, grids: Any, _phases: Any, x: Any
         transform_outputs(kind, grid, work, m_at, t, end, y)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def transform_gradients(kind: Any, grid: Any, grad_output: Any, first: int, last: int, E: Any, at: int) -> None:
     """E = A grad_y A^T of the tiles ``first`` ... ``last``: (position, tile, channel)."""
     per_image, row, step = grid.down * grid.right, grid.OW * grid.O, grid.M_step
@@ -248,7 +248,7 @@ def transform_gradients(kind: Any, grid: Any, grad_output: Any, first: int, last
         at += grid.O_padded
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def product_sums(
     tile: Any, positions: int, V: Any, v_at: int, v_step: int, v_tile: int, tiles: int, E: Any, e_at: int,
     e_step: int, e_tile: int, sums: Any, at: int, step: int, channels: int,
@@ -267,7 +267,7 @@ def product_sums(
                 simd.tile_add(block, sums, at + position * step + row * e_tile + o, e_tile, c - row)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def accumulate(
     kind: Any, part: int, parts: int, grids: Any, _phases: Any, x: Any, grad_output: Any, sums: Any, work: Any
 ) -> None:
@@ -291,7 +291,7 @@ def accumulate(
         )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def gather_filters(
     kind: Any, part: int, parts: int, grids: Any, _phases: Any, sums: Any, grad_weight: Any, lanes: Any, _fourth: Any
 ) -> None:

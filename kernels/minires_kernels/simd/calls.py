@@ -66,7 +66,7 @@ def call(typing: Any, pointer: Any, arguments: Any) -> Any:
     return signature(types.void, pointer, arguments), emit
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@njit(parallel=True, error_model="numpy")
 def in_parallel(
     program: int, parts: int, scan: Any, phases: Any, first: Any, second: Any, third: Any, fourth: Any
 ) -> None:

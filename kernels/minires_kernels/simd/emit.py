@@ -171,6 +171,17 @@ class Code:
         name = self.kind.intrinsic_name("masked.load") + ".p0"
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, function_type, name), arguments)
 
+    def gather(self, array_type: Any, array: Any, index: Any, stride: Any, count: Any) -> Any:
+        """The numbers at index, index + stride, ...; lanes from ``count`` on are zeros, and read the last one again."""
+        vector = ir.Constant(self.kind.llvm, ir.Undefined)
+        for lane in range(self.kind.lanes):
+            if lane:
+                more = self.builder.icmp_signed("<", self.index(lane), count)
+                index = self.builder.add(index, self.builder.select(more, stride, self.index(0)))
+            number = self.builder.load(self.pointer(array_type, array, index))
+            vector = self.builder.insert_element(vector, number, ir.IntType(32)(lane))
+        return self.builder.select(self.mask(count), vector, self.kind.constant(0.0))
+
     def prefetch(self, array_type: Any, array: Any, index: Any, written: bool) -> None:
         """Asks for the cache line of array[index]: into the first level to be written, into the second to be read."""
         kind = ir.IntType(32)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -126,21 +124,16 @@ def vector(dtype: Any, most: int | None = None) -> Vector:
 
 # --- Compile-time constants: values whose Numba type is the value ----------------------------------------------------
 
-_SOURCES = sorted([*Path(__file__).parent.glob("*.py"), *Path(__file__).parents[1].glob("*/_[a-z]*.py")])
-_FINGERPRINT = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
-
 
 class Constant(types.Type):  # type: ignore[misc]
     """The Numba type of a Vector, Tile or Matrix: it carries the value; at run time nothing is left of it.
 
-    Its name is part of the key under which Numba keeps machine code on disk. Numba notices when a kernel's own file has
-    changed, but not when the operations in this package, or a family's private modules, have: their fingerprint in the
-    name does.
+    Its name, which tells the whole value, is part of the key under which machine code is kept on disk.
     """
 
     def __init__(self, value: Any) -> None:
         self.value = value
-        super().__init__(f"{value!r} of simd {_FINGERPRINT}")
+        super().__init__(repr(value))
 
 
 @register_model(Constant)

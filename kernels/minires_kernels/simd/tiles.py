@@ -41,6 +41,27 @@ def tile_load(typing: Any, kind: Any, x: Any, i: Any, row_stride: Any, column_st
 
 
 @intrinsic
+def tile_gather(
+    typing: Any, kind: Any, x: Any, i: Any, row_stride: Any, column_stride: Any, lane_stride: Any, count: Any
+) -> Any:
+    """``tile_gather(kind, x, i, row_stride, column_stride, lane_stride, count)``: ``tile_load`` of scattered lanes.
+
+    Lane k of vector (r, c) is x[i + r row_stride + c column_stride + k lane_stride]; from ``count`` (at least 1) on, 0.
+    """
+    result = tile_type(kind)
+    check_array(x, result.vector)
+
+    def body(code: Code, _: Any, array: Any, start: Any, row_step: Any, column_step: Any, *lanes: Any) -> Any:
+        rows = [
+            [code.gather(x, array, at, *lanes) for at in code.steps(row, column_step, result.columns)]
+            for row in code.steps(start, row_step, result.rows)
+        ]
+        return result.pack(code.builder, rows)
+
+    return result(kind, x, *[INDEX] * 5), emitter(result.vector, body)
+
+
+@intrinsic
 def tile_scatter(typing: Any, tile: Any, y: Any, i: Any, row_stride: Any, column_stride: Any) -> Any:
     """``tile_scatter(tile, y, i, row_stride, column_stride)``: stores where ``tile_load`` would load."""
     kind = check_tile(tile)

@@ -48,6 +48,15 @@ def store_part(typing: Any, value: Any, y: Any, i: Any, count: Any) -> Any:
 
 
 @intrinsic
+def gather(typing: Any, kind: Any, x: Any, i: Any, stride: Any, count: Any) -> Any:
+    """``gather(kind, x, i, stride, count)``: x[i], x[i + stride], ..., ``count`` (at least 1) of them, then zeros."""
+    result = vector_type(kind)
+    check_array(x, result)
+    body = emitter(result, lambda code, _, array, *where: code.gather(x, array, *where))
+    return result(kind, x, types.intp, types.intp, types.intp), body
+
+
+@intrinsic
 def prefetch(typing: Any, kind: Any, x: Any, i: Any) -> Any:
     """``prefetch(kind, x, i)``: fetches the cache line of x[i] into the second-level cache, to be read later.
 
