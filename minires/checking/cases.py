@@ -42,12 +42,12 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case(
             "conv2d, 3x3",
             lambda x, weight, bias: functional.conv2d(x, weight, bias, padding=1),
-            (_normal(3, 4, 4, 5), _normal(4, 4, 3, 3), _normal(4)),
+            (_normal(3, 3, 4, 4), _normal(3, 3, 3, 3), _normal(3)),
         ),
         Case(
             "conv2d, stride 2",
             lambda x, weight, bias: functional.conv2d(x, weight, bias, stride=2, padding=1),
-            (_normal(2, 2, 5, 6), _normal(4, 2, 3, 3), _normal(4)),
+            (_normal(2, 2, 5, 4), _normal(3, 2, 3, 3), _normal(3)),
         ),
     ),
     "BatchNorm": (

@@ -98,7 +98,7 @@ def _apart(one: Array, two: Array, depth: int) -> tuple[float, tuple[int, ...], 
         return (0.0 if np.array_equal(a, b) else float("inf")), (), (0.0, 0.0)
     roundoff = max(float(np.finfo(array.dtype).eps) for array in (a, b)) / 2
     typical = float(np.sqrt(np.mean(np.square(b, dtype=np.float64))))
-    distance = np.abs(a.astype(np.float64) - b)
+    distance = np.asarray(np.abs(a.astype(np.float64) - b))
     distance[~np.isfinite(a) | ~np.isfinite(b)] = np.inf
     distance[a == b] = 0.0
     index = tuple(int(i) for i in np.unravel_index(int(distance.argmax()), distance.shape))

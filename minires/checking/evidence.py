@@ -11,7 +11,7 @@ from minires.checking.measuring import Direction, Meter
 from minires.checking.subject import Subject
 from minires_kernels.arrays import Array
 
-PROBES = 16
+PROBES = 6
 """Elements for which the derivative is measured again with another variable changed."""
 
 

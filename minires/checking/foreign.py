@@ -15,7 +15,7 @@ import numpy as np
 from minires.checking.gradcheck import Mode, check
 from minires.checking.kinks import Choices
 from minires.checking.report import GradReport
-from minires.checking.subject import DamageError, Evaluation, Variable, name_of, source_of
+from minires.checking.subject import DamageError, Evaluation, Variable, input_name, name_of, source_of
 from minires_kernels.arrays import Array
 
 Backward = Callable[..., Any]
@@ -24,9 +24,16 @@ Backward = Callable[..., Any]
 class ArraySubject:
     """A function of NumPy arrays and its hand-written backward."""
 
-    def __init__(self, forward: Callable[..., Array], backward: Backward, arrays: tuple[Any, ...]) -> None:
+    def __init__(
+        self,
+        forward: Callable[..., Array],
+        backward: Backward,
+        arrays: tuple[Any, ...],
+        named_by: Callable[..., Any] | None = None,
+    ) -> None:
+        named_by = named_by or forward
         self._forward, self._backward = forward, backward
-        self.name = name_of(forward)
+        self.name = name_of(named_by)
         self.variables = []
         self._arguments: list[Any] = []
         for position, given in enumerate(arrays):
@@ -35,7 +42,7 @@ class ArraySubject:
                 raise TypeError(f"check_arrays: input {position} is {array.dtype}; only real numbers can be checked")
             if array.dtype.kind == "f":
                 array = array.astype(np.float64)
-                self.variables.append(Variable(f"input {position}", array, np.asarray(given).dtype))
+                self.variables.append(Variable(input_name(named_by, position), array, np.asarray(given).dtype))
             self._arguments.append(array)
         if not self.variables:
             raise TypeError("check_arrays: none of the inputs is a floating-point array: nothing to check")
@@ -106,8 +113,7 @@ class TorchSubject(ArraySubject):
                 output.backward(torch.from_numpy(upstream.copy()))
             return [None if leaf.grad is None else leaf.grad.numpy() for leaf in leaves]
 
-        super().__init__(forward, backward, tuple(tensor.detach().numpy() for tensor in tensors))
-        self.name = name_of(fn)
+        super().__init__(forward, backward, tuple(tensor.detach().numpy() for tensor in tensors), named_by=fn)
         self._fn = fn
 
     def source(self) -> str:

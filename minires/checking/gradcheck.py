@@ -231,7 +231,7 @@ def _along(
 
 
 def _point(meter: Meter, direction: Direction, plateau: Plateau, analytic: Array, worth: float, rtol: float) -> Point:
-    derivative = float(np.sum(analytic.flat[direction.elements] * direction.signs))
+    derivative = float(np.sum(analytic.flat[direction.elements] * direction.weights))
     # What backward itself may have rounded: a few units in the last place of what it added up.
     own = 64 * np.finfo(np.float64).eps * float(np.abs(analytic.flat[direction.elements]).sum())
 
@@ -261,7 +261,7 @@ def _second_look(
     scale = meter.scales[direction.variable]
     step, acquittals = first.numeric.step, 0
     gaps: list[tuple[float, float, float, float]] = []
-    while acquittals < 2 and len(gaps) < 4:
+    while acquittals < 2 and len(gaps) < 8:
         step /= RATIO
         noise = plateau.noise(step) / scale
         if noise > max(worth, 1e-4 * abs(first.numeric.value)):

@@ -16,19 +16,19 @@ from minires_kernels.arrays import Array
 
 @dataclass(frozen=True)
 class Direction:
-    """A way to move one variable: ``signs`` (one per element of ``elements``, flat indices) times the step."""
+    """A way to move one variable: ``weights`` (one per element of ``elements``, flat indices) times the step."""
 
     variable: int
     elements: Array  # (count,) integers
-    signs: Array  # (count,) +1 or -1
+    weights: Array  # (count,) around +1 or -1
 
     def halves(self) -> tuple[Direction, Direction]:
         """The same direction, as two of half as many elements."""
         middle = len(self.elements) // 2
         first, second = slice(None, middle), slice(middle, None)
         return (
-            Direction(self.variable, self.elements[first], self.signs[first]),
-            Direction(self.variable, self.elements[second], self.signs[second]),
+            Direction(self.variable, self.elements[first], self.weights[first]),
+            Direction(self.variable, self.elements[second], self.weights[second]),
         )
 
 
@@ -102,7 +102,7 @@ class Meter:
             flat = self._subject.variables[move.variable].array.flat
             values = flat[move.elements]
             kept.append((flat, move.elements, values))
-            flat[move.elements] = values + move.signs * (step * self.scales[move.variable])
+            flat[move.elements] = values + move.weights * (step * self.scales[move.variable])
         try:
             with np.errstate(all="ignore"):  # a large trial step may leave the domain: the result is then not finite
                 evaluation = self._subject.evaluate()
@@ -145,9 +145,13 @@ class Meter:
             return Plateau(LADDER[8], self.least_noise, 0.0, math.nan, math.nan)
 
     def random_direction(self, variable: int, rng: np.random.Generator) -> Direction:
-        """All elements of a variable, each one way or the other."""
+        """All elements of a variable, each one way or the other, by unequal amounts.
+
+        Unequal, since many functions don't change when all elements move alike (softmax, batch norm): such a direction
+        would say that every step is fine.
+        """
         size = self._subject.variables[variable].array.size
-        return Direction(variable, np.arange(size), rng.choice((-1.0, 1.0), size))
+        return Direction(variable, np.arange(size), rng.choice((-1.0, 1.0), size) * rng.uniform(0.5, 1.5, size))
 
     # ---------------------------------------------------------------- measuring
 

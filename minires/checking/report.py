@@ -87,7 +87,7 @@ class Comparison:
         gradient = np.full(self.shape, np.nan)
         for point in self.points:
             if point.is_element:
-                gradient.flat[point.direction.elements] = point.numeric.value * point.direction.signs
+                gradient.flat[point.direction.elements] = point.numeric.value * point.direction.weights
         return gradient
 
     def agreement(self) -> tuple[float, float]:

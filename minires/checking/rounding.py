@@ -4,7 +4,7 @@ How far may a float32 gradient lie from the float64 one? The answer is measured:
 repeated with every input and the upstream gradient moved by half a unit in the last place of float32, up or down at
 random, several times. How much the result moves is what rounding alone, at the entrance, does to it. The rounding
 inside (sums of many terms) adds its share, so right code stays below some tens of such units, at any shape and scale;
-a wrong border pixel exceeds thousands.
+a wrong border pixel exceeds thousands. What it can't see is cancellation inside, as in a saturated softmax.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class TensorSubject:
                 raise TypeError(f"gradcheck: input {position} is {array.dtype}; only real numbers can be checked")
             tensor = Tensor(array.astype(dtype), requires_grad=True)
             self._arguments.append(tensor)
-            self._add(_input_name(fn, position), tensor, array.dtype)
+            self._add(input_name(fn, position), tensor, array.dtype)
         modules = [root for root in (fn, parameters) if isinstance(root, Module)]
         self._state = _State(modules)
         named = dict(_named(parameters))
@@ -283,7 +283,7 @@ def _named(parameters: Module | Mapping[str, Tensor] | Iterable[Tensor]) -> Iter
         yield name, parameter
 
 
-def _input_name(fn: Any, position: int) -> str:
+def input_name(fn: Any, position: int) -> str:
     """The name of ``fn``'s parameter at ``position``, as far as its code says."""
     code = getattr(fn.forward if isinstance(fn, Module) or _is_function_class(fn) else fn, "__code__", None)
     if code is None:
