@@ -18,6 +18,7 @@ CPU_FEATURES = "NUMBA_CPU_FEATURES"
 MOST_PER_CORE = 16
 """Threads for each core above which a number of threads is taken for a mistake."""
 
+_NOBODY = {*sys.stdlib_module_names, "__main__", ""}  # whose frames in a traceback say nothing of who is at fault
 _causes: set[str] = set()
 
 
@@ -72,16 +73,19 @@ def _prepare_features() -> None:
     items = [item.strip() for item in given.split(",")]
     present = _host_features()
     kept = [item for item in items if item[:1] == "-" or (item[:1] == "+" and present.get(item[1:], False))]
-    if kept != items:
+    refused = ", ".join(repr(item) for item in items if item not in kept)
+    if not refused:
+        return
+    if kept:
         os.environ[CPU_FEATURES] = ",".join(kept)
-        if "numba" in sys.modules:
-            sys.modules["numba"].config.reload_config()
-        refused = ", ".join(repr(item) for item in items if item not in kept)
-        warn_once(
-            f"{CPU_FEATURES} names what this processor doesn't have, or names it without + or -: {refused}",
-            f"that is left out, and kernels use {','.join(kept) or 'no extension of the processor'!r}; "
-            f"unset it to use all that the processor has",
-        )
+    else:
+        del os.environ[CPU_FEATURES]
+    if "numba" in sys.modules:
+        sys.modules["numba"].config.reload_config()
+    warn_once(
+        f"{CPU_FEATURES} names what this processor doesn't have, or names it without + or -: {refused}",
+        "that is ignored; unset it to use all that the processor has",
+    )
 
 
 def _host_features() -> dict[str, bool]:
@@ -100,8 +104,9 @@ def package_at_fault(failure: BaseException) -> str:
     """The package that an import failed on: the one that is missing, or the one whose code raised ``failure``."""
     if isinstance(failure, ImportError) and failure.name:
         return failure.name.partition(".")[0]
-    frames = [frame for frame, _ in traceback.walk_tb(failure.__traceback__)]
-    return str(frames[-1].f_globals.get("__name__", "")).partition(".")[0] if frames else ""
+    names = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(failure.__traceback__)]
+    packages = [name.partition(".")[0] for name in names]
+    return next((name for name in reversed(packages) if name not in _NOBODY), "")
 
 
 def is_the_compilers(failure: BaseException) -> bool:

@@ -255,7 +255,8 @@ def _user_folder() -> Path:
         return Path(os.environ.get("LOCALAPPDATA") or tempfile.gettempdir())
     if sys.platform == "darwin":
         return Path(os.path.expanduser("~/Library/Caches"))
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    wanted = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return wanted if wanted.is_absolute() else Path(os.path.expanduser("~/.cache"))
 
 
 @cache

@@ -3,6 +3,7 @@
 Files are added to a copy of the package, in a process of its own: the registry looks at the disk once.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -194,6 +195,103 @@ def test_a_missing_dependency_makes_it_unavailable_and_asking_for_it_says_what_t
     for line in printed[1:]:
         assert line.startswith(f"activation: implementation 'halved' is not available (No module named {module}); ")
         assert command in line
+
+
+@pytest.mark.parametrize(
+    ("source", "phrases"),
+    [
+        ("raise ModuleNotFoundError('No module named astral', name='astral')", ["named astral", "pip install astral"]),
+        ("raise OSError('cannot open shared object file')", ["OSError: cannot open", "activation/halved"]),
+        ("PREFERENCE = 10**6\nrelu = undefined", ["NameError: name 'undefined'", "activation/halved"]),
+        ("raise ModuleNotFoundError('No module named cupy', name='cupy')", None),
+    ],
+    ids=["missing", "shared library", "mistake", "cupy"],
+)
+def test_what_cannot_be_imported_gives_way_to_the_next_with_one_warning(package, source, phrases):
+    package.add("activation/halved.py", source)
+    package.add("patches/halved.py", source)
+    code = """
+        import warnings
+        from minires_kernels import activation
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            print(activation.relu(np.array([4.0]))[0], "halved" in available("patches", "cpu"))
+        print(*(f"{each.category.__name__}: {each.message}" for each in seen), sep="\\n")
+    """
+    result, *warnings = [line for line in package.python(code) if line]
+    assert result == "4.0 False"
+    if phrases is None:
+        assert warnings == [], "that arrays on the CPU need no GPU is no news"
+    else:
+        (warning,) = warnings
+        for phrase in ("RuntimeWarning: ", "slower kernels compute instead", *phrases):
+            assert phrase in warning
+
+
+UNTYPED = """
+    from minires_kernels.activation.reference import add, add_relu, relu_backward
+    from minires_kernels.jit import njit
+
+    PREFERENCE = 10**6
+
+    @njit
+    def relu(x):
+        return x.no_such_attribute
+"""
+
+
+def test_what_a_compiler_fails_on_gives_way_to_the_next_with_one_warning(package):
+    pytest.importorskip("numba", reason="about compiling")
+    package.add("activation/untyped_cpu.py", UNTYPED)
+    code = """
+        import warnings
+        from minires_kernels import activation
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            print([float(activation.relu(np.array([4.0]))[0]) for _ in range(2)])
+            print("untyped_cpu" in available("activation", "cpu"))
+        print(len(seen), str(seen[0].message).splitlines()[0], "slower kernels compute instead" in str(seen[0].message))
+    """
+    printed = package.python(code)
+    assert printed[:2] == ["[4.0, 4.0]", "False"]
+    assert printed[2].startswith("1 TypingError: ")
+    assert printed[2].endswith("True")
+
+
+def test_a_compilers_error_about_arrays_outside_of_the_contract_is_raised(package):
+    pytest.importorskip("numba", reason="about compiling")
+    package.add("activation/untyped_cpu.py", UNTYPED)
+    code = """
+        from minires_kernels import activation
+        try:
+            activation.relu(np.array([4]))
+        except Exception as error:
+            print(type(error).__name__, "untyped_cpu" in available("activation", "cpu"))
+    """
+    assert package.python(code) == ["TypingError True"]
+
+
+def test_an_error_of_the_kernels_own_is_raised(package):
+    package.add("activation/halved.py", HALVED.replace("x / 2", "x / missing"))
+    code = """
+        from minires_kernels import activation
+        try:
+            activation.relu(np.array([4.0]))
+        except Exception as error:
+            print(type(error).__name__, "halved" in available("activation", "cpu"))
+    """
+    assert package.python(code) == ["NameError True"]
+
+
+def test_every_implementation_here_can_be_loaded_where_its_library_is_installed():
+    for family in families():
+        for name in implementations(family):
+            with contextlib.suppress(ImportError):
+                load(family, name)
+                continue
+            with pytest.raises(ImportError, match="pip install") as caught:
+                load(family, name)
+            assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 
 def test_when_nothing_covers_a_call_the_error_lists_what_is_known(package):

@@ -1,0 +1,239 @@
+"""The door to Numba: what it keeps on disk, what it does with a folder or a file that is no good, and who goes through.
+
+A function of two lines stands for a kernel. Each process is one of its own: a process keeps what it has compiled.
+"""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minires_kernels
+from minires_kernels import jit
+
+pytest.importorskip("numba", reason="about compiling")
+
+PACKAGE = Path(minires_kernels.__file__).parent
+SCRIPT = """
+import json, warnings
+from minires_kernels import jit
+
+@jit.njit(error_model="numpy")
+def double(x):
+    return x + x
+
+ready, seen = [], []
+warnings.simplefilter("always")
+warnings.showwarning = lambda message, category, *rest: seen.append(f"{category.__name__}: {message}")
+with jit.watch(lambda name, compiled: ready.append([name, compiled])):
+    results = [double(3), double(1.5), double(4)]
+print(json.dumps([results, [compiled for _, compiled in ready], seen]))
+"""
+RIGHT = [6, 3.0, 8]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """``run(setting=...)``: (results, whether each function was compiled or loaded, the warnings) of ``SCRIPT``."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+
+    def run(folder=tmp_path / "cache", **settings):
+        environ = {name: text for name, text in os.environ.items() if not name.startswith("NUMBA_")}
+        done = subprocess.run([sys.executable, script], env={**environ, "NUMBA_CACHE_DIR": str(folder), **settings},
+                              cwd=tmp_path, capture_output=True, text=True, check=False)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    run.script, run.files = script, lambda: sorted((tmp_path / "cache").rglob("*.kernel"))
+    return run
+
+
+COMPILED, LOADED = [True, True], [False, False]
+
+
+def test_a_second_process_loads_what_the_first_has_compiled(run):
+    assert run() == [RIGHT, COMPILED, []]
+    assert run() == [RIGHT, LOADED, []]
+    assert len(run.files()) == 2
+
+
+@pytest.mark.parametrize("change", [
+    ("return x + x", "return x * 2.0"),  # another body
+    ("def double", "\n\ndef double"),  # another place: two functions of one name
+    ('error_model="numpy"', 'error_model="python"'),
+], ids=["body", "place", "options"])  # fmt: skip
+def test_an_edited_source_is_compiled_again_and_replaces_the_old_one(run, change):
+    run()
+    old = run.files()
+    run.script.write_text(SCRIPT.replace(*change))
+    assert run() == [RIGHT, COMPILED, []]
+    assert len(run.files()) == 2
+    assert not set(old) & set(run.files())
+
+
+@pytest.mark.parametrize("settings", [{"NUMBA_CPU_NAME": "generic"}, {"NUMBA_OPT": "1"}, {"NUMBA_BOUNDSCHECK": "1"}])
+def test_machine_code_for_other_settings_lies_beside_it(run, settings):
+    run()
+    assert run(**settings) == [RIGHT, COMPILED, []]
+    assert run() == [RIGHT, LOADED, []]
+    assert len(run.files()) == 4
+
+
+def truncate(files):
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-100])
+
+
+def empty(files):
+    for file in files:
+        file.write_bytes(b"")
+
+
+def flip_a_bit(files):
+    for file in files:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+
+
+def exchange(files):
+    first, second = files
+    first.rename(first.with_suffix(".moved"))
+    second.rename(first)
+    first.with_suffix(".moved").rename(second)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, flip_a_bit, exchange])
+def test_damaged_files_are_compiled_again_with_one_warning_and_replaced(run, damage):
+    run()
+    damage(run.files())
+    results, ready, (warning,) = run()
+    assert (results, ready) == (RIGHT, COMPILED)
+    assert warning.startswith("RuntimeWarning: compiled kernels in ")
+    assert "its checksum is wrong; they are compiled again" in warning
+    assert "delete " in warning
+    assert run() == [RIGHT, LOADED, []]
+
+
+def test_files_that_cannot_be_replaced_cost_one_warning(run):
+    run()
+    for file in run.files():
+        file.unlink()
+        file.mkdir()
+    results, ready, (warning,) = run()
+    assert (results, ready) == (RIGHT, COMPILED)
+    assert "IsADirectoryError" in warning
+    assert not list(run.files()[0].parent.glob("tmp*")), "nothing unfinished stays"
+
+
+def test_a_folder_that_cannot_be_written_is_replaced_by_another(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    results, _, (warning,) = run(tmp_path / "file" / "folder")
+    assert results == RIGHT
+    assert f"NUMBA_CACHE_DIR='{tmp_path}/file/folder' can't be written" in warning
+    assert f"kept in {PACKAGE / '__pycache__'} instead; set it to" in warning
+    kept = list((PACKAGE / "__pycache__").glob("__main__.double-*.kernel"))
+    assert len(kept) == 2
+    for file in kept:
+        file.unlink()
+
+
+def test_a_folder_that_does_not_exist_is_made_also_a_relative_one(run, tmp_path):
+    assert run("new/and/deep") == [RIGHT, COMPILED, []]
+    assert len(list((tmp_path / "new" / "and" / "deep").rglob("*.kernel"))) == 2
+
+
+def test_without_any_folder_each_process_compiles_with_one_warning(monkeypatch, tmp_path, recwarn):
+    (tmp_path / "__pycache__").write_text("")
+    monkeypatch.setattr(jit, "PACKAGE", tmp_path)
+    monkeypatch.setattr(jit, "_user_folder", lambda: tmp_path / "__pycache__")
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr(jit, "cache_folder", jit.cache_folder.__wrapped__)
+    compiled = []
+    with jit.watch(lambda name, is_new: compiled.append(is_new)):
+        functions = [jit.njit(lambda x: x + 1) for _ in range(2)]
+        assert [function(1) for function in functions] == [2, 2]
+    assert compiled == [True, True]
+    (warning,) = recwarn
+    assert warning.category is RuntimeWarning
+    assert "can't be kept" in str(warning.message)
+    assert "set NUMBA_CACHE_DIR to a folder that can be written" in str(warning.message)
+
+
+def test_what_a_function_encloses_is_no_part_of_its_source_so_it_is_not_kept():
+    def adder(step):
+        return jit.njit(lambda x: x + step)
+
+    names = []
+    with jit.watch(lambda name, compiled: names.append(name)):
+        assert [adder(step)(1) for step in (1, 2)] == [2, 3]
+    assert names == []
+
+
+def test_a_folder_for_the_user_is_an_absolute_one(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert jit._user_folder() == Path("/home/somebody/.cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert jit._user_folder() == Path("/somewhere")
+
+
+def test_the_fingerprint_of_a_file_covers_what_it_imports_from_the_package(monkeypatch, tmp_path):
+    package = tmp_path / "minires_kernels"
+    sources = {
+        "family/_loops.py": "import numpy\nfrom minires_kernels import simd\nfrom minires_kernels.flat import (\n  a)",
+        "family/__init__.py": "",
+        "simd/__init__.py": "from minires_kernels.simd.tiles import tile",
+        "simd/tiles.py": "tile = 1",
+        "flat.py": "import minires_kernels.arena",
+        "arena.py": "",
+        "other.py": "",
+    }
+    for name, text in sources.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    monkeypatch.setattr(jit, "PACKAGE", package)
+
+    def fingerprint():
+        jit._fingerprint.cache_clear()
+        jit._imports.cache_clear()
+        return jit._fingerprint(package / "family" / "_loops.py")
+
+    for name in sources:
+        before = fingerprint()
+        (package / name).write_text(sources[name] + "\n# edited")
+        assert (fingerprint() != before) == (name not in ("other.py", "family/__init__.py")), name
+    assert jit._fingerprint(package / "nowhere.py") is None
+
+
+# ---- who goes through the door
+
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "jit.py")
+
+
+def is_compiled(node):
+    return isinstance(node, ast.FunctionDef) and any("njit" in ast.unparse(each) for each in node.decorator_list)
+
+
+def test_every_compiled_kernel_comes_through_this_door():
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and "njit" in [alias.name for alias in node.names]:
+                assert node.module == "minires_kernels.jit", path
+            assert not (isinstance(node, ast.Attribute) and ast.unparse(node) == "numba.njit"), path
+
+
+def test_no_compiled_kernel_calls_blas_whose_threads_would_nest_in_ours():
+    compiled = [node for path in SOURCES for node in ast.walk(ast.parse(path.read_text())) if is_compiled(node)]
+    assert len(compiled) > 30
+    for function in compiled:
+        for node in ast.walk(function):
+            assert not isinstance(node, ast.MatMult), function.name
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in ("dot", "matmul", "vdot", "linalg", "einsum", "tensordot"), function.name
