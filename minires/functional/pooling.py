@@ -71,6 +71,9 @@ class AdaptiveAvgPool2d(Function):
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         (N, C, H, W), dtype, is_channels_last = self._like
         xp = array_module(grad_output)
+        if self.output_size == (1, 1):  # the head of every residual net: one region, which needs no sum
+            share = (grad_output / (H * W)).transpose(0, 2, 3, 1)  # (N, 1, 1, C)
+            return (xp.broadcast_to(share, (N, H, W, C)).copy().transpose(0, 3, 1, 2),)
         grad_x = (  # in x's own layout, so that the layer below needn't convert it
             xp.zeros((N, H, W, C), dtype).transpose(0, 3, 1, 2) if is_channels_last else xp.zeros((N, C, H, W), dtype)
         )

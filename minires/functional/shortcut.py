@@ -14,15 +14,22 @@ class SubsampleAndPad(Function):
     def __init__(self, channels: int, stride: int) -> None:
         self.channels, self.stride = channels, stride
 
+    # Channels last, the layout that the CPU convolutions work in: nothing around a shortcut needs converting.
+
     def forward(self, x: Array) -> Array:
         self._shape = x.shape
-        return _put(x[:, :, :: self.stride, :: self.stride], self.channels, x.dtype)
+        pixels = x.transpose(0, 2, 3, 1)[:, :: self.stride, :: self.stride]  # (N, OH, OW, C)
+        N, OH, OW, C = pixels.shape
+        output = array_module(x).empty((N, OH, OW, self.channels), x.dtype)
+        output[..., :C] = pixels
+        output[..., C:] = 0
+        return output.transpose(0, 3, 1, 2)
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         N, C, H, W = self._shape
-        grad_x = _channels_last_zeros(array_module(grad_output), (N, C, H, W), grad_output.dtype)
-        grad_x[:, :, :: self.stride, :: self.stride] = grad_output[:, :C]
-        return (grad_x,)
+        grad_x = array_module(grad_output).zeros((N, H, W, C), grad_output.dtype)
+        grad_x[:, :: self.stride, :: self.stride] = grad_output[:, :C].transpose(0, 2, 3, 1)
+        return (grad_x.transpose(0, 3, 1, 2),)
 
 
 def subsample_and_pad(x: Tensor, channels: int, stride: int = 1) -> Tensor:
@@ -38,16 +45,3 @@ def subsample_and_pad(x: Tensor, channels: int, stride: int = 1) -> Tensor:
             f"got channels = {channels}, stride = {stride}; {shapes(x=x)}"
         )
     return apply(SubsampleAndPad(channels, stride), x)
-
-
-def _put(x: Array, channels: int, dtype: object) -> Array:
-    N, C, H, W = x.shape
-    output = _channels_last_zeros(array_module(x), (N, channels, H, W), dtype)
-    output[:, :C] = x
-    return output
-
-
-def _channels_last_zeros(xp: object, shape: tuple[int, int, int, int], dtype: object) -> Array:
-    """Zeros in the layout that the CPU convolutions work in, so that nothing around a shortcut needs converting."""
-    N, C, H, W = shape
-    return xp.zeros((N, H, W, C), dtype).transpose(0, 3, 1, 2)  # type: ignore[attr-defined]
