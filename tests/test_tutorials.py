@@ -32,7 +32,17 @@ SOLUTIONS = {  # tutorial: what stands there, what has to stand there, and so on
         ),
     ),
     "05_residual_blocks": (('activates="both"', 'activates="residual"'),),
+    "06_three_ways_to_convolve": (("(0, 1, -1, 2, -2, 3, -3)", "(0, 1, -1, 2, -2, 1 / 2, -1 / 2)"),),
+    "07_from_loops_to_registers": (("first * O, O, 0)", "first * O, O, p - first)"),),
+    "08_benchmark_your_own_kernel": (
+        ("found = kernel(x, y)", "before = x.copy(), y.copy(); np.full_like(x, np.nan); found = kernel(x, y)"),
+        (
+            "found.dtype == x.dtype)",
+            "found.dtype == x.dtype and all(map(np.array_equal, (x, y), before, (True, True))))",
+        ),
+    ),
 }
+MEASURED = re.compile(r"\d (ms|µs|GB/s|GFLOP/s)")  # what a machine does on a certain day, different each time
 
 
 def run(source: str, path: Path) -> str:
@@ -95,5 +105,8 @@ def test_an_exercise_is_broken_as_shipped_and_its_solution_mends_it(name):
     solved = run(source, path)
     assert MENDED not in output(path)
     assert MENDED in solved
-    lessons = [[line for line in text.splitlines() if "Exercise" not in line] for text in (output(path), solved)]
+    lessons = [
+        [line for line in text.splitlines() if "Exercise" not in line and not MEASURED.search(line)]
+        for text in (output(path), solved)
+    ]
     assert lessons[0] == lessons[1]  # the same seed prints the same lesson
