@@ -5,18 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minires import Tensor, using
+from minires import Tensor
 from minires.functional import conv2d
 from tests import oracles
 from tests.questions import check_gradients, check_politeness, forward_backward
 
-
-@pytest.fixture(autouse=True)
-def _on_the_reference():
-    """The operation is the subject here; that all kernels agree with the reference is the contract tests' matter."""
-    with using("reference"):
-        yield
-
+pytestmark = pytest.mark.usefixtures("on_the_reference")
 
 # name: (x shape, weight shape, stride, padding, dilation, groups)
 GEOMETRIES = {

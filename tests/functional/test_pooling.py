@@ -11,6 +11,8 @@ from tests import oracles, oracles_net
 from tests.finite_differences import distinct
 from tests.questions import check_gradients, check_politeness, forward_backward
 
+pytestmark = pytest.mark.usefixtures("on_the_reference")
+
 # name: (x shape, kernel size, stride or None, padding, dilation)
 GEOMETRIES = {
     "2x2": ((2, 2, 4, 6), 2, None, 0, 1),
