@@ -22,7 +22,7 @@ from minires.checking.kinks import graph_of, node_name
 from minires.function import Function
 from minires.nn import Module
 from minires.tensor import Tensor
-from minires_kernels.arrays import Array
+from minires_kernels.arrays import Array, is_channels_last
 
 STEP = 2.0**-17
 """Of the central difference, relative to each input: its h^2 and its rounding are then both near 1e-10."""
@@ -114,22 +114,23 @@ def blame(loss: Tensor, model: Module | None = None, *, seed: int = 0) -> BlameR
             f"blame: the graph was freed by a backward pass, at {freed!r}{freed.where()}; call it before"
         )
     names = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
-    rng = np.random.default_rng((seed, 110))
+    sizes = (tensor.size for node in nodes for tensor in node.inputs if tensor is not None)
+    signs = Signs(max(loss.size, *sizes), np.random.default_rng((seed, 110)))
     suspects = []
     for position, node in enumerate(nodes):
         slots = tuple(slot for slot, needed in enumerate(node.needs_input_grad) if needed)
-        units = disagreement(node, slots, rng)
+        units = disagreement(node, slots, signs)
         wrong: tuple[str, ...] = ()
         if not units <= LIMIT:
             arguments = inspect.getfullargspec(node.forward)
             known = arguments.args[1:] + [f"input {i}" for i in range(len(arguments.args) - 1, len(node.inputs))]
-            wrong = tuple(known[slot] for slot in slots if not disagreement(node, (slot,), rng) <= LIMIT)
+            wrong = tuple(known[slot] for slot in slots if not disagreement(node, (slot,), signs) <= LIMIT)
         origin = node.where().strip(" ()")
         suspects.append(Suspect(position, node_name(node, names), repr(node), origin, units, wrong))
     return BlameReport(tuple(suspects), seed)
 
 
-def disagreement(node: Function, slots: tuple[int, ...], rng: np.random.Generator) -> float:
+def disagreement(node: Function, slots: tuple[int, ...], signs: Signs) -> float:
     """|<v, J u> - <J^T v, u>| of one node in units of expected rounding, moving the inputs ``slots``.
 
     Infinite when backward raises, returns the wrong shape or a number that isn't finite.
@@ -138,10 +139,10 @@ def disagreement(node: Function, slots: tuple[int, ...], rng: np.random.Generato
     moves: dict[int, Array] = {}
     for slot in slots:
         x = inputs[slot]
-        moves[slot] = random_signs(x.shape, rng) * (float(np.sqrt(np.mean(np.square(x)))) or 1.0)
+        moves[slot] = signs.like(x) * ((float(dot(x, x)) / max(x.size, 1)) ** 0.5 or 1.0)
     plus, plus_choice, _ = _forward(node, inputs, moves, STEP)
     minus, minus_choice, _ = _forward(node, inputs, moves, -STEP)
-    v = random_signs(plus.shape, rng)
+    v = signs.like(plus).copy(order="K")
     if any(isinstance(value, np.random.Generator) for value in vars(node).values()):
         node = _forward(node, inputs, {}, 0.0)[2]  # it drew numbers: a twin that draws the same ones as the others
     own_choice = node.signature()
@@ -149,7 +150,7 @@ def disagreement(node: Function, slots: tuple[int, ...], rng: np.random.Generato
         if own_choice is not None and choice is not None and own_choice.shape == choice.shape == v.shape:
             v[own_choice != choice] = 0
     plus -= minus
-    left = float(np.vdot(v, plus)) / (2 * STEP)
+    left = float(dot(v, plus)) / (2 * STEP)
     dtype = next(x.dtype for x in inputs if x is not None and x.dtype.kind == "f")
     try:
         gradients = node.backward(v.astype(dtype))
@@ -164,9 +165,9 @@ def disagreement(node: Function, slots: tuple[int, ...], rng: np.random.Generato
             return float("inf")
         move *= gradient
         right += float(move.sum())
-        square += float(np.vdot(move, move))
+        square += float(dot(move, move))
     rounding = float(np.finfo(dtype).eps) / 2 + STEP**2 + np.finfo(np.float64).eps / STEP
-    unit = rounding * max(square, float(np.vdot(plus, plus)) / (2 * STEP) ** 2) ** 0.5
+    unit = rounding * max(square, float(dot(plus, plus)) / (2 * STEP) ** 2) ** 0.5
     if not np.isfinite(right):
         return float("inf")
     return abs(left - right) / unit if unit else 0.0
@@ -205,8 +206,28 @@ def _twin(node: Function) -> Function:
     return twin
 
 
-def random_signs(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """An array of +1 and -1: the fastest random numbers there are, and as good as any others in an adjoint test."""
-    size = int(np.prod(shape, dtype=int))
-    bits = np.unpackbits(np.frombuffer(rng.bytes(size // 8 + 1), np.uint8), count=size)
-    return (bits * 2.0 - 1.0).reshape(shape)
+def dot(a: Array, b: Array) -> Any:
+    """sum(a b), of arrays laid out alike without a copy."""
+    if is_channels_last(a) and is_channels_last(b):
+        a, b = a.transpose(0, 2, 3, 1), b.transpose(0, 2, 3, 1)
+    return np.dot(a.reshape(-1), b.reshape(-1))
+
+
+class Signs:
+    """Arrays of +1 and -1: the cheapest random numbers, and as good as any others in an adjoint test.
+
+    They are cut from one pool, each time elsewhere, and lie in memory as their model does: nothing is converted.
+    """
+
+    def __init__(self, largest: int, rng: np.random.Generator) -> None:
+        bits = np.unpackbits(np.frombuffer(rng.bytes((largest + 4096) // 8 + 1), np.uint8))
+        self._pool, self._rng = bits * 2.0 - 1.0, rng
+
+    def like(self, model: Array) -> Array:
+        """A read-only float64 array of signs, shaped and laid out like ``model``."""
+        start = int(self._rng.integers(self._pool.size - model.size))
+        signs = self._pool[start : start + model.size]
+        if is_channels_last(model):
+            N, C, H, W = model.shape
+            return signs.reshape(N, H, W, C).transpose(0, 3, 1, 2)
+        return signs.reshape(model.shape)
