@@ -1,65 +1,85 @@
 """The door to Numba: what it keeps on disk, what it does with a folder or a file that is no good, and who goes through.
 
-A function of two lines stands for a kernel. Each process is one of its own: a process keeps what it has compiled.
+A function of two lines stands for a kernel.
 """
 
 import ast
-import json
+import importlib.util
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 import minires_kernels
-from minires_kernels import jit
+from minires_kernels import environment, jit
 
-pytest.importorskip("numba", reason="about compiling")
+numba = pytest.importorskip("numba", reason="about compiling")
 
 PACKAGE = Path(minires_kernels.__file__).parent
 SCRIPT = """
-import json, warnings
 from minires_kernels import jit
 
 @jit.njit(error_model="numpy")
 def double(x):
     return x + x
 
-ready, seen = [], []
-warnings.simplefilter("always")
-warnings.showwarning = lambda message, category, *rest: seen.append(f"{category.__name__}: {message}")
-with jit.watch(lambda name, compiled: ready.append([name, compiled])):
+ready = []
+with jit.watch(lambda name, compiled: ready.append(compiled)):
     results = [double(3), double(1.5), double(4)]
-print(json.dumps([results, [compiled for _, compiled in ready], seen]))
+if __name__ == "__main__":
+    print(results, ready)
 """
 RIGHT = [6, 3.0, 8]
 
 
 @pytest.fixture
-def run(tmp_path):
-    """``run(setting=...)``: (results, whether each function was compiled or loaded, the warnings) of ``SCRIPT``."""
+def run(monkeypatch, tmp_path):
+    """``run(folder)``: the results of ``SCRIPT``, whether each function was compiled (or loaded), and the warnings.
+
+    It runs here, as if in a process that has compiled nothing yet and warned of nothing.
+    """
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
+    monkeypatch.chdir(tmp_path)
 
-    def run(folder=tmp_path / "cache", **settings):
-        environ = {name: text for name, text in os.environ.items() if not name.startswith("NUMBA_")}
-        done = subprocess.run([sys.executable, script], env={**environ, "NUMBA_CACHE_DIR": str(folder), **settings},
-                              cwd=tmp_path, capture_output=True, text=True, check=False)  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+    def run(folder=tmp_path / "cache"):
+        monkeypatch.setenv("NUMBA_CACHE_DIR", str(folder))
+        monkeypatch.setattr(environment, "_causes", set())
+        for remembered in (jit.cache_folder, jit._fingerprint, jit._imports):
+            remembered.cache_clear()
+        spec = importlib.util.spec_from_file_location("script", script)
+        module = importlib.util.module_from_spec(spec)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            exec(compile(script.read_text(), str(script), "exec"), vars(module))
+        return module.results, module.ready, [f"{each.category.__name__}: {each.message}" for each in seen]
 
     run.script, run.files = script, lambda: sorted((tmp_path / "cache").rglob("*.kernel"))
-    return run
+    yield run
+    jit.cache_folder.cache_clear()
 
 
 COMPILED, LOADED = [True, True], [False, False]
 
 
-def test_a_second_process_loads_what_the_first_has_compiled(run):
-    assert run() == [RIGHT, COMPILED, []]
-    assert run() == [RIGHT, LOADED, []]
+def test_what_has_been_compiled_once_is_loaded(run):
+    assert run() == (RIGHT, COMPILED, [])
+    assert run() == (RIGHT, LOADED, [])
     assert len(run.files()) == 2
+
+
+@pytest.mark.parametrize(("settings", "ready"), [({}, LOADED), ({"NUMBA_CPU_NAME": "generic"}, COMPILED)])
+def test_another_process_loads_it_too_unless_it_compiles_for_another_processor(run, tmp_path, settings, ready):
+    def another(**settings):
+        environ = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), **settings}
+        return subprocess.run([sys.executable, run.script], env=environ, capture_output=True, text=True, check=True)
+
+    assert another().stdout == f"{RIGHT} {COMPILED}\n"
+    assert another(**settings).stdout == f"{RIGHT} {ready}\n"
+    assert another().stdout == f"{RIGHT} {LOADED}\n"
 
 
 @pytest.mark.parametrize("change", [
@@ -71,17 +91,37 @@ def test_an_edited_source_is_compiled_again_and_replaces_the_old_one(run, change
     run()
     old = run.files()
     run.script.write_text(SCRIPT.replace(*change))
-    assert run() == [RIGHT, COMPILED, []]
+    assert run() == (RIGHT, COMPILED, [])
     assert len(run.files()) == 2
     assert not set(old) & set(run.files())
 
 
-@pytest.mark.parametrize("settings", [{"NUMBA_CPU_NAME": "generic"}, {"NUMBA_OPT": "1"}, {"NUMBA_BOUNDSCHECK": "1"}])
-def test_machine_code_for_other_settings_lies_beside_it(run, settings):
+@pytest.mark.parametrize(("setting", "value"), [("OPT", 1), ("BOUNDSCHECK", 1)])
+def test_machine_code_for_other_settings_lies_beside_it(run, monkeypatch, setting, value):
     run()
-    assert run(**settings) == [RIGHT, COMPILED, []]
-    assert run() == [RIGHT, LOADED, []]
+    with monkeypatch.context() as other:
+        other.setattr(numba.config, setting, value)
+        assert run() == (RIGHT, COMPILED, [])
+    assert run() == (RIGHT, LOADED, [])
     assert len(run.files()) == 4
+
+
+def test_functions_of_one_name_and_one_function_with_two_sets_of_options_do_not_meet(run):
+    run.script.write_text("""
+from minires_kernels import jit
+ready = []
+with jit.watch(lambda name, compiled: ready.append(compiled)):
+    @jit.njit
+    def f(x):
+        return x + 1
+    results = [f(1), jit.njit(fastmath=True)(f.py_func)(1)]
+    @jit.njit
+    def f(x):
+        return x + 2
+    results.append(f(1))
+""")
+    assert run() == ([2, 2, 3], [True] * 3, [])
+    assert run() == ([2, 2, 3], [False] * 3, [])
 
 
 def truncate(files):
@@ -117,7 +157,7 @@ def test_damaged_files_are_compiled_again_with_one_warning_and_replaced(run, dam
     assert warning.startswith("RuntimeWarning: compiled kernels in ")
     assert "its checksum is wrong; they are compiled again" in warning
     assert "delete " in warning
-    assert run() == [RIGHT, LOADED, []]
+    assert run() == (RIGHT, LOADED, [])
 
 
 def test_files_that_cannot_be_replaced_cost_one_warning(run):
@@ -137,15 +177,16 @@ def test_a_folder_that_cannot_be_written_is_replaced_by_another(run, tmp_path):
     assert results == RIGHT
     assert f"NUMBA_CACHE_DIR='{tmp_path}/file/folder' can't be written" in warning
     assert f"kept in {PACKAGE / '__pycache__'} instead; set it to" in warning
-    kept = list((PACKAGE / "__pycache__").glob("__main__.double-*.kernel"))
+    kept = list((PACKAGE / "__pycache__").glob("script.double-*.kernel"))
     assert len(kept) == 2
     for file in kept:
         file.unlink()
 
 
 def test_a_folder_that_does_not_exist_is_made_also_a_relative_one(run, tmp_path):
-    assert run("new/and/deep") == [RIGHT, COMPILED, []]
+    assert run("new/and/deep") == (RIGHT, COMPILED, [])
     assert len(list((tmp_path / "new" / "and" / "deep").rglob("*.kernel"))) == 2
+    assert jit.cache_folder().is_absolute(), "the process may change its working directory"
 
 
 def test_without_any_folder_each_process_compiles_with_one_warning(monkeypatch, tmp_path, recwarn):
