@@ -347,3 +347,28 @@ def call_without_arguments(pointer):
 def test_call_wants_its_arguments_in_a_tuple():
     with pytest.raises(TypingError, match="expected an address and a tuple of arguments"):
         call_without_arguments(0)
+
+
+@njit
+def stacked(tile, x, w, y):
+    products = simd.tile_outer_stacked(simd.tile_zero(tile), tile.taps, x, 1, 7, w, 0)
+    simd.tile_store(products, y, 0, tile.width)
+
+
+def test_stacked_outer_products_take_their_rows_from_stretches(kind, rng):
+    tile = simd.Tile(kind, 6, 2, 3)
+    x, w = rng.standard_normal(17).astype(kind.dtype), rng.standard_normal(tile.width).astype(kind.dtype)
+    y = np.empty((6, tile.width), kind.dtype)
+    stacked(tile, x, w, y.reshape(-1))
+    np.testing.assert_allclose(y, np.outer(x[[1, 2, 8, 9, 15, 16]], w), rtol=1e-6)
+
+
+@njit
+def unevenly_stacked(tile, x, w, y):
+    simd.tile_store(simd.tile_outer_stacked(simd.tile_zero(tile), 4, x, 1, 7, w, 0), y, 0, tile.width)
+
+
+def test_stretches_must_divide_the_rows():
+    tile, x = simd.Tile(simd.Vector("float32", 4), 6, 1), np.zeros(100, np.float32)
+    with pytest.raises(TypingError, match="divides the rows"):
+        unevenly_stacked(tile, x, x, x)

@@ -190,12 +190,13 @@ def pack_unit(
 
 @njit(error_model="numpy")
 def product_sums(
-    tile: Any, a: Any, a_at: int, a_image: int, a_row: int, a_pixel: int,
+    tile: Any, a: Any, a_at: int, a_image: int, a_row: int, a_pixel: int, a_tap_row: int,
     b: Any, b_at: int, b_image: int, b_row: int, b_pixel: int,
     first: int, last: int, rows: int, columns: int, sums: Any, at: int, stride: int, height: int, width: int,
 ) -> None:  # fmt: skip
     """The micro-kernel: sums[r, v] += sum over pixels of a[pixel, r] b[pixel, v], for ``height`` x ``width`` numbers.
 
+    Numbers of several rows of taps are stacked in one tile where the channels of one row would leave it empty.
     ``first`` ... ``last`` are rows of pixels, counted through images of ``rows`` rows.
     """
     for r in range(0, height, tile.rows):
@@ -208,7 +209,8 @@ def product_sums(
                 i = a_at + image * a_image + row * a_row + top
                 j = b_at + image * b_image + row * b_row + v
                 for _ in range(columns):
-                    products = simd.tile_outer(products, a, i, 1, b, j)
+                    simd.prefetch(tile.vector, b, j + 16 * b_pixel)  # grad_output streams by once, from far away
+                    products = simd.tile_outer_stacked(products, tile.taps, a, i, a_tap_row, b, j)
                     i += a_pixel
                     j += b_pixel
             simd.tile_add(products, sums, at + top * stride + v, stride, r - top)
@@ -221,7 +223,7 @@ def accumulate_rows(
 ) -> None:  # fmt: skip
     """Every tap, channel in and channel out, for the rows ``first`` ... ``last`` of pixels."""
     for group in range(scan.groups):
-        for i in range(phase.taps_h):
+        for i in range(phase.stacks):
             for j in range(phase.tap_groups):
                 x_tap = x_at + i * scan.tap_row + j * scan.tap + group * scan.group_in
                 grad = grad_at + group * scan.group_out
@@ -234,7 +236,7 @@ def accumulate_rows(
                 simd.call(
                     scan.micro_kernel,
                     (
-                        a, a_at, a_image, a_row, a_pixel, b, b_at, b_image, b_row, b_pixel,
+                        a, a_at, a_image, a_row, a_pixel, scan.tap_row, b, b_at, b_image, b_row, b_pixel,
                         first, last, rows, phase.columns, sums, at, scan.sums_row, scan.scalars, scan.vectors,
                     ),
                 )  # fmt: skip

@@ -57,7 +57,7 @@ SCAN = integers(
 PHASE = integers(
     *("rows", "columns", "start", "y", "panel"),
     # taps; a run is a stretch of source numbers, channels of neighbouring taps, that one stretch of a panel meets
-    *("taps_h", "taps_w", "tap_groups", "run", "first_tap", "next_tap_row", "next_tap"),
+    *("taps_h", "taps_w", "stacks", "tap_groups", "run", "first_tap", "next_tap_row", "next_tap"),
 )
 
 
@@ -198,7 +198,7 @@ def _window_sums(tile: Tile) -> int:
 
 def _product_sums(tile: Tile) -> int:
     x = np.empty(0, tile.vector.dtype)
-    return address(_direct.product_sums, tile, *(x, 0, 0, 0, 0) * 2, *[0] * 4, x, *[0] * 4)
+    return address(_direct.product_sums, tile, *(x, 0, 0, 0, 0, 0), *(x, 0, 0, 0, 0), *[0] * 4, x, *[0] * 4)
 
 
 def program(function: Any, dtype: str) -> int:
@@ -313,7 +313,8 @@ def plan_grad_weight(
     """The plan of grad_weight: forward's scan over x, in which the output is read.
 
     A tile multiplies scalars of one operand with vectors of the other. Vectors are runs of x, (KW, C) in one stretch,
-    and scalars grad_output, unless lanes would be wasted that channels of grad_output fill exactly.
+    and scalars grad_output, unless lanes would be wasted that channels of grad_output fill exactly; then it is the
+    other way round, and where one run leaves a tile too small to hide latency, the runs of all KH rows are stacked.
     """
     N, C, H, W = x_shape
     O, OH, OW = grad_shape[1:]
@@ -333,7 +334,9 @@ def plan_grad_weight(
     s = _scan((N, C, H, W), (N, O, OH, OW), axes, window.stride, window.dilation, (1, 1), groups, sticks_out)
     scalars, vectors = (run, group_out) if swapped else (group_out, run)
     row = ceil(vectors / tile.width) * tile.width
-    block = scalars * row
+    block, stacks = scalars * row, KH
+    if swapped and merged and tile.columns == 1 and KH * run < registers() - 2:
+        tile, scalars, stacks = Tile(tile.vector, KH * run, 1, KH), KH * run, 1
     sums_size = _on_cache_line(groups * KH * tap_groups * block)
     per_in, per_out = (row, 1) if swapped else (1, row)
     s |= {
@@ -351,7 +354,7 @@ def plan_grad_weight(
         "sums_out": per_out,
     }
     _divide(s, parts, sums_size, np.dtype(dtype).itemsize)
-    phase = record(PHASE, {"columns": OW, "taps_h": KH, "taps_w": KW, "tap_groups": tap_groups})
+    phase = record(PHASE, {"columns": OW, "taps_h": KH, "taps_w": KW, "stacks": stacks, "tap_groups": tap_groups})
     packed = parts * s["packed_size"] if s["packs"] else 0
     programs = program(_direct.accumulate, dtype), program(_direct.add_sums, dtype)
     return Plan(record(SCAN, s), phase, programs, sums_size, packed)

@@ -127,17 +127,18 @@ def transform_filters(
 ) -> None:
     """U = G g G^T, as panels (position, block of channels out, channel in, tile's width); zeros beyond the last O."""
     grid = grids[0]
-    for c in range(part * grid.C // parts, (part + 1) * grid.C // parts):
-        for o in range(0, grid.O_padded, kind.vector.lanes):
-            filters = simd.tile_zero(kind.filters)
-            if o < grid.O:
-                first = c * grid.weight_in + o * grid.weight_out + grid.first_tap
-                filters = simd.tile_gather(
-                    kind.filters, weight, first, 3 * grid.next_tap, grid.next_tap, grid.weight_out, grid.O - o
-                )
-            block = o // grid.width
-            at = (block * grid.C + c) * grid.width + o - block * grid.width
-            simd.tile_scatter(simd.tile_sandwich(kind.filter, filters), U, at, kind.size * grid.U_step, grid.U_step)
+    count = grid.O_padded // kind.vector.lanes * grid.C
+    for k in range(part * count // parts, (part + 1) * count // parts):
+        o, c = k // grid.C * kind.vector.lanes, k % grid.C  # neighbouring channels in: neighbours in weight and U
+        filters = simd.tile_zero(kind.filters)
+        if o < grid.O:
+            first = c * grid.weight_in + o * grid.weight_out + grid.first_tap
+            filters = simd.tile_gather(
+                kind.filters, weight, first, 3 * grid.next_tap, grid.next_tap, grid.weight_out, grid.O - o
+            )
+        block = o // grid.width
+        at = (block * grid.C + c) * grid.width + o - block * grid.width
+        simd.tile_scatter(simd.tile_sandwich(kind.filter, filters), U, at, kind.size * grid.U_step, grid.U_step)
 
 
 @njit(error_model="numpy")

@@ -84,7 +84,8 @@ class Vector(Kind):
 class Tile(Kind):
     """The kind of a tile: ``rows`` x ``columns`` vectors, so rows x (columns * lanes) numbers, in registers.
 
-    ``taps`` is how many neighbouring rows of x each row of the tile sees in ``tile_correlate``.
+    ``taps`` says how many numbers of x each row of the tile sees in ``tile_correlate``, or from how many stretches of x
+    the rows' numbers come in ``tile_outer_stacked``.
     """
 
     vector: Vector

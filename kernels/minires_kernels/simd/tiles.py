@@ -148,6 +148,34 @@ def tile_outer(typing: Any, tile: Any, x: Any, i: Any, stride: Any, w: Any, j: A
 
 
 @intrinsic(prefer_literal=True)
+def tile_outer_stacked(typing: Any, tile: Any, stretches: Any, x: Any, i: Any, stretch: Any, w: Any, j: Any) -> Any:
+    """``tile_outer_stacked(tile, stretches, x, i, stretch, w, j)``: ``tile_outer`` of a column in pieces.
+
+    The tile's rows meet x[i], x[i + 1], ..., then as many from x[i + stretch] on, and so on: ``stretches`` times.
+    """
+    kind = check_tile(tile)
+    check_array(x, kind.vector)
+    check_array(w, kind.vector)
+    if not isinstance(stretches, types.IntegerLiteral) or kind.rows % stretches.literal_value:
+        raise TypingError("simd.tile_outer_stacked: stretches must be a compile-time constant that divides the rows")
+    count = stretches.literal_value
+
+    def body(code: Code, value: Any, _: Any, x_array: Any, start: Any, step: Any, w_array: Any, j: Any) -> Any:
+        one = code.index(1)
+        indices = [at for first in code.steps(start, step, count) for at in code.steps(first, one, kind.rows // count)]
+        weights = [code.load(w, w_array, at) for at in code.row(j, kind)]
+        rows = [
+            [code.fma(number, weight, item) for weight, item in zip(weights, old, strict=True)]
+            for old, number in zip(
+                kind.unpack(code.builder, value), (code.broadcast_at(x, x_array, at) for at in indices), strict=True
+            )
+        ]
+        return kind.pack(code.builder, rows)
+
+    return kind(tile, stretches, x, INDEX, INDEX, w, INDEX), emitter(kind.vector, body)
+
+
+@intrinsic(prefer_literal=True)
 def tile_correlate(typing: Any, tile: Any, taps: Any, x: Any, i: Any, stride: Any, w: Any, j: Any, tap: Any) -> Any:
     """``tile_correlate(tile, taps, x, i, stride, w, j, tap)``: the outer products of ``taps`` neighbours at once.
 

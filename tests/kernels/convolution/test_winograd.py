@@ -176,6 +176,8 @@ FILTERED = Window.of(3, padding=1)
         (None, "float64", 64, 64, 128 * 64, FILTERED, 1),
         (None, "float32", 3, 16, 128 * 1024, FILTERED, 1),
         (None, "float32", 64, 10, 128 * 1024, FILTERED, 1),
+        ("winograd4_cpu", "float32", 16, 64, 256, FILTERED, 1),
+        (None, "float32", 16, 16, 255, FILTERED, 1),
         (None, "float32", 512, 512, 8 * 49, FILTERED, 1),
         (None, "float32", 64, 64, 128 * 64, Window.of(3, stride=2, padding=1), 1),
         (None, "float32", 64, 64, 128 * 64, Window.of(3, padding=2, dilation=2), 1),
