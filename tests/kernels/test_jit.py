@@ -52,6 +52,7 @@ def run(monkeypatch, tmp_path):
             remembered.cache_clear()
         spec = importlib.util.spec_from_file_location("script", script)
         module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "script", module)
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             exec(compile(script.read_text(), str(script), "exec"), vars(module))
