@@ -171,7 +171,7 @@ def torch_steps(
 def check_gradients(net: Module, images: Any, labels: Any, *, limit: int = 16) -> list[str]:
     """Error of all parameters' gradients (relative, 2-norm) against the same net in float64, ours and PyTorch's.
 
-    On the first ``limit`` images. A ReLU whose input falls on the other side of 0 in float32 switches a path off, so that
+    On the first ``limit`` images. A ReLU whose input falls on the other side of 0 in float32 switches a path off:
     errors far above rounding (1e-7) are normal, the more so the deeper the net: measured on preact_resnet110, 2e-2 for
     us (Winograd rounds about 10 times as much as a direct sum), 8e-3 for PyTorch. Raises RuntimeError when ours is over
     5e-2: a wrong gradient is wrong by about 1.
