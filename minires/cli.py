@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 
 DataName = Annotated[str, typer.Option("--data", help="digits (embedded), mnist, cifar10 or cifar100")]
+ImageShape = Annotated[str | None, typer.Option(help="channels, height, width; default: 3,32,32 or 3,224,224")]
 DataRoot = Annotated[Path | None, typer.Option("--root", help="folder that holds the data set's own folder")]
 
 
@@ -115,23 +116,34 @@ def evaluate(
 @app.command()
 def summary(
     model: Annotated[str, typer.Argument(help="such as resnet20 or preact_resnet110")],
-    image: Annotated[str | None, typer.Option(help="channels, height, width; default: 3,32,32 or 3,224,224")] = None,
+    image: ImageShape = None,
 ) -> None:
     """Print each layer: name, kind, shapes, parameters, multiply-adds. If one fails: those before it, and the error."""
     from minires import models
     from minires.inspection import summary as summarize
 
-    if image is None:
-        depth = model[len(model.rstrip("0123456789")) :]
-        shape = [3, 224, 224] if depth in map(str, models.IMAGENET_UNITS) else [3, 32, 32]
-    else:
-        shape = [_integer(length, "image") for length in image.split(",")]
-        if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"summary: image must be channels,height,width, each at least 1, got {image!r}")
+    shape = _image_shape(model, image)
     result = summarize(models.create(model, in_channels=shape[0]), shape)
     print(result)
     if result.error is not None:
         raise typer.Exit(1)
+
+
+@app.command()
+def warmup(
+    model: Annotated[str, typer.Argument(help="such as resnet20 or preact_resnet110")] = "resnet20",
+    image: ImageShape = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="default: 128, or 8 for images above 64x64")] = None,
+) -> None:
+    """Compile what a training step of MODEL needs, so that the first one takes no longer than the others."""
+    from minires import models
+    from minires.training import progress, warm_up
+
+    shape = _image_shape(model, image)
+    net = models.create(model, in_channels=shape[0])
+    with progress(model, epochs=1) as shown:
+        result = warm_up(net, shape, batch or (8 if shape[1] * shape[2] > 64 * 64 else 128), progress=shown)
+    print(result)
 
 
 @app.command()
@@ -152,6 +164,19 @@ def mutate(
     from minires.checking.mutation import run
 
     raise typer.Exit(run(tests or [], only or []))
+
+
+def _image_shape(model: str, image: str | None) -> list[int]:
+    """(C, H, W) from the option ``--image``, or those for which the model's family was made."""
+    if image is None:
+        from minires import models
+
+        depth = model[len(model.rstrip("0123456789")) :]
+        return [3, 224, 224] if depth in map(str, models.IMAGENET_UNITS) else [3, 32, 32]
+    shape = [_integer(length, "image") for length in image.split(",")]
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"image must be channels,height,width, each at least 1, got {image!r}")
+    return shape
 
 
 def _integer(text: str, option: str) -> int:

@@ -1,6 +1,7 @@
 """The command line: what each command prints and writes, and what a mistake gets: one sentence, the nearest names."""
 
 import csv
+import re
 import subprocess
 import sys
 
@@ -150,6 +151,41 @@ def test_summary_of_a_net_that_fails_prints_the_rows_and_exits_with_1(run, monke
     assert "fc failed: linear:" in out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "shape", "batch"),
+    [
+        ((), [3, 32, 32], 128),
+        (("resnet18",), [3, 224, 224], 8),
+        (("plain8", "--image", "1,28,20"), [1, 28, 20], 128),
+        (("resnet50", "--image", "3,64,64", "--batch", "2"), [3, 64, 64], 2),
+    ],
+)
+def test_warmup_knows_the_image_size_and_a_batch_that_fits(run, monkeypatch, arguments, shape, batch):
+    from minires import training
+
+    asked = []
+
+    def warm_up(net, shape, batch, *, progress):
+        asked.append((net.conv1.weight.shape[1], shape, batch))
+        progress.epoch("compiled a kernel")
+        return "so many seconds"
+
+    monkeypatch.setattr(training, "warm_up", warm_up)
+    status, out, _ = run("warmup", *arguments)
+    assert (status, asked) == (0, [(shape[0], shape, batch)])
+    assert out == f"{arguments[0] if arguments else 'resnet20'}  compiled a kernel\nso many seconds\n"
+
+
+def test_a_second_warmup_compiles_nothing():
+    pytest.importorskip("numba", reason="about compiling")
+    command = [sys.executable, "-m", "minires", "warmup", "plain8", "--image", "1,5,4", "--batch", "2"]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = done.stdout.splitlines()
+    compiled, loaded = re.search(r"s: (\d+) kernels compiled, (\d+) loaded from the cache", line).groups()
+    assert int(compiled) == 0 < int(loaded)
+
+
 def test_doctor_prints_each_finding_and_the_cure_below(run):
     status, out, _ = run("doctor")
     assert status == 0
@@ -176,6 +212,9 @@ def test_doctor_prints_each_finding_and_the_cure_below(run):
     (("summary", "resnet20", "--image", "3,x,8"), "image: expected integers separated by commas, got 'x'"),
     (("summary", "resnet20", "--image", "3,8"), "image must be channels,height,width, each at least 1, got '3,8'"),
     (("summary", "resnet20", "--image", "3,0,8"), "each at least 1"),
+    (("warmup", "resnt20"), "there is no model 'resnt20'; the nearest: resnet20"),
+    (("warmup", "resnet20", "--image", "3,8"), "image must be channels,height,width, each at least 1, got '3,8'"),
+    (("warmup", "resnet20", "--batch", "0"), "--batch"),
 ])  # fmt: skip
 def test_a_mistake_gets_one_sentence_with_the_nearest_names(run, arguments, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

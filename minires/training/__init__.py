@@ -4,15 +4,18 @@ from minires.training.checkpoint import Checkpoint, load_checkpoint, save_checkp
 from minires.training.metrics import top_k_errors
 from minires.training.progress import progress
 from minires.training.trainer import DivergenceError, Epoch, Trainer, evaluate
+from minires.training.warmup import WarmUp, warm_up
 
 __all__ = [
     "Checkpoint",
     "DivergenceError",
     "Epoch",
     "Trainer",
+    "WarmUp",
     "evaluate",
     "load_checkpoint",
     "progress",
     "save_checkpoint",
     "top_k_errors",
+    "warm_up",
 ]

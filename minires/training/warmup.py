@@ -1,0 +1,85 @@
+"""Compiling all that a training step of a net needs, before anybody waits for it: ``minires warmup``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from minires import functional, optim
+from minires.nn import Module
+from minires.tensor import Tensor
+from minires.training.progress import Progress, Silence
+from minires_kernels.jit import cache_folder, watch
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What the first step took, and why.
+
+    ``seconds``: of the first step, ``step_seconds``: of the second. ``compiled``, ``loaded``: the names of the compiled
+    functions that were new, and of those that came from the cache. (One name may stand for several: one for each tile.)
+    """
+
+    seconds: float
+    step_seconds: float
+    compiled: tuple[str, ...]
+    loaded: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if not self.compiled and not self.loaded:
+            return f"nothing to compile: no implementation in use is compiled; a step takes {self.step_seconds:.2f} s"
+        kept = f"kept in {cache_folder()}" if cache_folder() else "not kept"
+        return (
+            f"{self.seconds:.1f} s: {len(self.compiled)} kernels compiled, {len(self.loaded)} loaded from the cache "
+            f"({kept}); a step now takes {self.step_seconds:.2f} s"
+        )
+
+
+def warm_up(net: Module, shape: Sequence[int], batch: int, *, progress: Progress | None = None) -> WarmUp:
+    """Do two training steps of ``net`` on ``batch`` random images of ``shape`` (C, H, W), float32; put ``net`` back.
+
+    Which kernels a step needs depends on the shapes, the batch's size among them. Parameters, state and mode are as
+    before; gradients are forgotten. ``progress`` hears of the three parts of the first step as of three batches, and
+    of each function that is compiled. Raises ValueError for a batch or a shape that is empty.
+    """
+    if batch < 1 or len(shape) != 3 or min(shape) < 1:
+        raise ValueError(
+            f"warm_up: batch and each of (C, H, W) must be at least 1, got batch {batch} and image {tuple(shape)}"
+        )
+    shown = progress or Silence()
+    ready: dict[bool, list[str]] = {True: [], False: []}
+
+    def tell(name: str, compiled: bool) -> None:
+        ready[compiled].append(name)
+        if compiled:
+            shown.epoch(f"compiled {name}")
+
+    images = Tensor(np.random.default_rng(0).standard_normal((batch, *shape), np.float32))
+    before, was_training = net.state_dict(), net.training
+    net.train()
+    sgd = optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
+    try:
+        with watch(tell):
+            seconds = _step(net, sgd, images, shown)
+            step_seconds = _step(net, sgd, images, Silence())
+    finally:
+        net.load_state_dict(before)
+        net.zero_grad()
+        net.train(was_training)
+    return WarmUp(seconds, step_seconds, tuple(ready[True]), tuple(ready[False]))
+
+
+def _step(net: Module, sgd: optim.SGD, images: Tensor, shown: Progress) -> float:
+    """The seconds that one training step takes."""
+    start = time.perf_counter()
+    sgd.zero_grad()
+    loss = functional.cross_entropy(net(images), np.zeros(images.shape[0], np.int64))
+    shown.batch(1, 1, 3)
+    loss.backward()
+    shown.batch(1, 2, 3)
+    sgd.step()
+    shown.batch(1, 3, 3)
+    return time.perf_counter() - start
