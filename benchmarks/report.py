@@ -17,25 +17,19 @@ BEGIN, END = "<!-- benchmarks: begin (python -m benchmarks.report) -->", "<!-- b
 
 def step_table() -> list[str]:
     """Whole training steps: a row for each net, a column for each candidate's time and our ratio to it."""
-    lines = []
-    for path in sorted(FOLDER.glob("training_step_*.jsonl")):
-        environment, rows = read(path)
-        whole = [row for row in rows if "ours_is_faster_by" in row]
-        if not lines:
-            lines += [
-                _machine(environment),
-                "",
-                "| training step | " + " | ".join(r["candidate"] for r in whole) + " |",
-            ]
-            lines.append("|" + " --- |" * (1 + len(whole)))
-        cells = (
-            f"{row['median_s'] * 1e3:.1f} ms" + (f" (**{row['ours_is_faster_by']:.2f}x**)" if i else "")
-            for i, row in enumerate(whole)
-        )
-        lines.append(f"| {whole[0]['case']} | " + " | ".join(cells) + " |")
-    return (
-        [*lines, "", "In parentheses: how many times as fast MiniRes is, the median of paired ratios."] if lines else []
-    )
+    files = [read(path) for path in sorted(FOLDER.glob("training_step_*.jsonl"))]
+    if not files:
+        return []
+    nets = [[row for row in rows if "ours_is_faster_by" in row] for _, rows in files]
+    names = list(dict.fromkeys(row["candidate"] for rows in sorted(nets, key=len, reverse=True) for row in rows))
+    lines = [_machine(files[0][0]), "", f"| training step | {' | '.join(names)} |", "|" + " --- |" * (1 + len(names))]
+    for rows in nets:
+        cells = dict.fromkeys(names, "not run")
+        for row in rows:
+            faster = "" if row["candidate"] == "minires" else f" (**{row['ours_is_faster_by']:.2f}x**)"
+            cells[row["candidate"]] = f"{row['median_s'] * 1e3:.1f} ms{faster}"
+        lines.append(f"| {rows[0]['case']} | {' | '.join(cells.values())} |")
+    return [*lines, "", "In parentheses: how many times as fast MiniRes is, the median of paired ratios."]
 
 
 def convolution_table() -> list[str]:
