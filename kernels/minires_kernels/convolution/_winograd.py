@@ -25,15 +25,17 @@ GRID = integers(
     *("N", "H", "W", "C", "OH", "OW", "O", "top", "left", "down", "right", "tiles", "block"),
     # channels out padded to a tile's width and channels in to a vector's; numbers between positions of V, M, U
     *("C_padded", "O_padded", "V_step", "M_step", "U_step", "V_size", "M_size"),
+    # channels out in a strip: padded to a vector's; numbers in V, M and a strip of one thread
+    *("strip_O", "work"),
     # strides of the weight, and its first tap and the step to the next (grad_input turns filters round)
     *("weight_in", "weight_out", "first_tap", "next_tap"),
     *("micro_kernel", "width", "blocks"),
 )
 
 
-BLOCK_BYTES, BLOCK_TILES = 1 << 19, (32, 128)
-"""Size of V and M together for which a block of tiles is chosen, and the fewest and most tiles in a block. V and M
-share the second-level cache with U, which is read once for each block."""
+BLOCK_TILES = 16, 128
+"""The fewest and most tiles in a block. Between them V and M together get half of the second-level cache, which they
+share with a strip of x and with U, which is read once for each block."""
 
 NO_PHASES = np.empty(0, PHASE)
 
@@ -60,7 +62,7 @@ def _grid(m: int, x_shape: Shape, O: int, padding: tuple[int, int], dtype: str, 
     tiles, positions = N * down * right, (m + 2) ** 2
     bytes_per_tile = positions * (C + O) * np.dtype(dtype).itemsize
     fewest, most = BLOCK_TILES
-    block = max(fewest, min(most, BLOCK_BYTES // bytes_per_tile // 8 * 8))
+    block = max(fewest, min(most, kinds.CACHE_BYTES // 2 // bytes_per_tile // 8 * 8))
     block = min(block, ceil(tiles / parts))
     return {
         **{"N": N, "H": H, "W": W, "C": C, "OH": OH, "OW": OW, "O": O, "top": padding[0], "left": padding[1]},
@@ -79,6 +81,10 @@ def _layout(grid: dict[str, int], m: int, tile: Tile, lanes: int) -> None:
     grid["M_step"] = grid["block"] * grid["O_padded"] + gap
     grid["U_step"] = grid["C"] * grid["O_padded"] + gap
     grid["V_size"], grid["M_size"] = _padded(positions * grid["V_step"], 16), _padded(positions * grid["M_step"], 16)
+    grid["strip_O"] = _padded(grid["O"], lanes)
+    columns = grid["right"] * m
+    strip = max((m + 2) * (columns + 2) * grid["C_padded"], m * columns * grid["strip_O"])
+    grid["work"] = grid["V_size"] + grid["M_size"] + _padded(strip, 16)
     grid["width"], grid["blocks"] = tile.width, grid["O_padded"] // tile.width
 
 
@@ -99,7 +105,7 @@ def _plan_correlation(
     else:
         grid |= {"weight_in": 9, "weight_out": C * 9, "first_tap": 0, "next_tap": 1}
     programs = _program(loops.transform_filters, algorithm), _program(loops.correlate, algorithm)
-    work = parts * (grid["V_size"] + grid["M_size"])
+    work = parts * grid["work"]
     U = algorithm.size**2 * grid["U_step"]
     return Plan(record(GRID, grid), programs, U, work, 0)
 
@@ -116,7 +122,7 @@ def _plan_grad_weight(
     grid["micro_kernel"] = address(loops.product_sums, tile, 0, x, *[0] * 4, x, 0, 0, 0, x, 0, 0, 0)
     grid |= {"weight_in": 9, "weight_out": C * 9}
     programs = _program(loops.accumulate, algorithm), _program(loops.gather_filters, algorithm)
-    work = parts * (grid["V_size"] + grid["M_size"])
+    work = parts * grid["work"]
     U = algorithm.size**2 * grid["U_step"]
     return Plan(record(GRID, grid), programs, U, work, parts * 9 * algorithm.vector.lanes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,6 +44,19 @@ if REGISTER_BYTES < 32 and not _IS_ARM:
         "without AVX they run at a half or a quarter of the speed; "
         "unset NUMBA_CPU_NAME and NUMBA_CPU_FEATURES if they hide it, otherwise only another processor helps",
     )
+
+
+def _cache_bytes() -> int:
+    """Bytes in a core's second-level cache, as the system tells; half a megabyte where it doesn't."""
+    try:
+        told = os.sysconf("SC_LEVEL2_CACHE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not a POSIX system; a name it doesn't know; no answer
+        told = 0
+    return told if told > 0 else 1 << 19
+
+
+CACHE_BYTES = _cache_bytes()
+"""Bytes in the cache that a block of work is to fit into."""
 
 
 def registers() -> int:

@@ -299,7 +299,8 @@ def _multiply(code: Code, matrix: tuple[tuple[float, ...], ...], vectors: list[A
     """``matrix`` times a column of vectors; what two columns or two rows have in common is computed once.
 
     Columns k and m with entries equal up to the sign meet the vectors as x_k + x_m and x_k - x_m. Rows even + odd and
-    even - odd, whose halves use different vectors, are a sum and a difference of these halves.
+    even - odd, whose halves use different vectors, are a sum and a difference of these halves, of which odd / scale is
+    computed: the multiplication by scale costs nothing as part of a multiply-add.
     """
     columns, vectors = [list(column) for column in zip(*matrix, strict=True)], list(vectors)
     for k, m in itertools.combinations(range(len(columns)), 2):
@@ -312,8 +313,12 @@ def _multiply(code: Code, matrix: tuple[tuple[float, ...], ...], vectors: list[A
     for k, m in itertools.combinations(range(len(rows)), 2):
         even, odd = _halves(rows[k], rows[m])
         if any(even) and any(odd) and not any(a and b for a, b in zip(even, odd, strict=True)):
-            sums = _weighted_sum(code, even, vectors), _weighted_sum(code, odd, vectors)
-            results[k], results[m] = code.add(*sums), code.subtract(*sums)
+            scale = next(weight for weight in reversed(odd) if weight)
+            half, other = (
+                _weighted_sum(code, weights, vectors) for weights in (even, [weight / scale for weight in odd])
+            )
+            results[k] = _weighted_sum(code, [1.0, scale], [half, other])
+            results[m] = _weighted_sum(code, [1.0, -scale], [half, other])
     return [
         _weighted_sum(code, row, vectors) if result is None else result
         for row, result in zip(rows, results, strict=True)

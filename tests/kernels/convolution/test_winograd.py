@@ -54,7 +54,7 @@ def assert_right(results, m, x, weight, grad_output, window):
 
 
 def exact(rows):
-    return [[Fraction(number).limit_denominator(24) for number in row] for row in rows]
+    return [[Fraction(number).limit_denominator(130) for number in row] for row in rows]
 
 
 @every_m
