@@ -277,3 +277,24 @@ def sgd(parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe):
             v = new_velocity[index] = momentum * float(velocity[index]) + g
             new_parameter[index] = old - lr * (g + momentum * v if nesterov else v)
     return new_parameter, new_velocity
+
+
+# ---- shortcut
+
+
+def subsample_and_pad(x, channels, stride):
+    """Option A of He et al. 2015, section 3.3, number by number."""
+    N, C, H, W = x.shape
+    y = np.zeros((N, channels, (H + stride - 1) // stride, (W + stride - 1) // stride))
+    for n, c, h, w in np.ndindex(N, C, *y.shape[2:]):
+        y[n, c, h, w] = x[n, c, h * stride, w * stride]
+    return y
+
+
+def subsample_and_pad_backward(grad_output, x_shape, stride):
+    """The adjoint: each number that was kept sends its gradient back."""
+    grad_x = np.zeros(x_shape)
+    for n, c, h, w in np.ndindex(*x_shape):
+        if h % stride == 0 and w % stride == 0:
+            grad_x[n, c, h, w] = grad_output[n, c, h // stride, w // stride]
+    return grad_x

@@ -1,8 +1,13 @@
-"""Scratch memory: 64-byte-aligned buffers that a kernel reuses from call to call.
+"""Memory that is used again: scratch for kernels, and the memory of results that nobody holds any more.
 
-A kernel asks for scratch by role ("packed image", "weight panels"). Each thread of Python owns its buffers, so two
-threads that convolve at once don't meet. A buffer grows to the largest request for its role and stays: no page is
-faulted in twice, and the peak is that of the largest layer, not the sum of all.
+**Scratch.** A kernel asks for 64-byte-aligned scratch by role ("packed image", "weight panels"). Each thread of Python
+owns its buffers, so two threads that convolve at once don't meet. A buffer grows to the largest request for its role
+and stays: no page is faulted in twice, and the peak is that of the largest layer, not the sum of all.
+
+**Results.** Large results come from :func:`empty`. When the last array that looks at such memory dies, the memory waits
+here for the next result of its size, instead of going back to the system, which would hand out zeroed pages anew at
+each training step: faulting them in costs as much time as writing them. What is in use and what waits never exceed,
+together, the most that was in use at once.
 
 What a buffer holds is undefined, always: a kernel writes whatever it is going to read, zero borders too. (A border left
 from another geometry once made gradients wrong by a factor of a million while the test of each operation passed.)
@@ -10,7 +15,9 @@ from another geometry once made gradients wrong by a factor of a million while t
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +51,80 @@ def scratch(role: str, count: int, dtype: Any) -> np.ndarray[Any, Any]:
     return buffer[:size].view(dtype)
 
 
+class _Results:
+    """Memory of results: what is ``waiting``, by size; bytes in use, bytes waiting, and the most that was in use."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # a lease may be returned by the collector, in the midst of anything
+        self.waiting: dict[int, list[np.ndarray[Any, Any]]] = {}
+        self.used = self.idle = self.peak = 0
+
+    def take(self, size: int) -> np.ndarray[Any, Any]:
+        with self.lock:
+            buffers = self.waiting.get(size)
+            buffer = buffers.pop() if buffers else None
+            self.used += size
+            self.idle -= 0 if buffer is None else size
+            self.peak = max(self.peak, self.used)
+            if self.used + self.idle > self.peak:
+                self.trim()
+        return aligned_empty(size, np.uint8) if buffer is None else buffer
+
+    def give_back(self, buffer: np.ndarray[Any, Any]) -> None:
+        with self.lock:
+            self.used -= buffer.size
+            self.idle += buffer.size
+            self.waiting.setdefault(buffer.size, []).append(buffer)
+
+    def trim(self) -> None:
+        for size, buffers in list(self.waiting.items()):
+            while buffers and self.used + self.idle > self.peak:
+                buffers.pop()
+                self.idle -= size
+
+
+_results = _Results()
+
+
+class _Lease:
+    """What an array from :func:`empty` has for its base: it lives as long as somebody looks at the memory."""
+
+    def __init__(self, buffer: np.ndarray[Any, Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.buffer, self.results = buffer, _results
+        self.__array_interface__ = {
+            "version": 3, "shape": shape, "typestr": dtype.str, "data": (buffer.ctypes.data, False)
+        }  # fmt: skip
+
+    def __del__(self) -> None:
+        self.results.give_back(self.buffer)
+
+
+RECYCLED_BYTES = 1 << 17
+"""From this size on glibc asks the system for memory and returns it; below, it keeps what is freed itself."""
+
+
+def empty(shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
+    """``numpy.empty``, C-contiguous, for results: from :data:`RECYCLED_BYTES` on, memory of results that have died."""
+    shape, dtype = tuple(shape), np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    return np.asarray(_Lease(_results.take(size), shape, dtype)) if size >= RECYCLED_BYTES else np.empty(shape, dtype)
+
+
+def empty_channels_last(shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
+    """As :func:`empty`, an array of shape (N, C, H, W) with the strides of (N, H, W, C)."""
+    N, C, H, W = shape
+    return empty((N, H, W, C), dtype).transpose(0, 3, 1, 2)
+
+
+def empty_like(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """As :func:`empty`, an array that lies in memory as ``x`` does, whose numbers fill a piece of memory."""
+    order = sorted(range(x.ndim), key=lambda axis: (-x.strides[axis], -x.shape[axis], axis))
+    return empty([x.shape[axis] for axis in order], x.dtype).transpose(np.argsort(order))
+
+
 def release() -> None:
-    """Forgets this thread's buffers; their memory is freed."""
+    """Forgets this thread's scratch and all memory that waits for a result; it goes back to the system."""
     _buffers.by_role.clear()
+    with _results.lock:
+        _results.waiting = {}
+        _results.idle, _results.peak = 0, _results.used

@@ -6,7 +6,6 @@ The ground of everything: it imports NumPy alone. CuPy is looked up only when an
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -61,9 +60,3 @@ def channels_last(x: Array) -> Array:
     if is_channels_last(x):
         return x
     return array_module(x).ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-
-
-def empty_channels_last(shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
-    """An uninitialised NumPy array of shape (N, C, H, W) with the strides of (N, H, W, C)."""
-    N, C, H, W = shape
-    return np.empty((N, H, W, C), dtype).transpose(0, 3, 1, 2)

@@ -13,8 +13,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import prange
 
-from minires_kernels.arrays import Array
+from minires_kernels.arrays import Array, channels_last, is_channels_last
+from minires_kernels.jit import njit
 from minires_kernels.simd import Vector, kinds, vector
 
 PARALLEL: dict[str, Any] = {"parallel": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
@@ -55,6 +57,26 @@ def flat_like(y: Array, x: Array) -> Array:
         aligned[...] = y
         y = aligned
     return flat(y)
+
+
+def pixels(x: Array) -> Array:
+    """The numbers of an (N, C, H, W) array in the order (N, H, W, C), one-dimensional: a view if x lies so."""
+    if not (x.flags.c_contiguous and x.dtype.name in ("float32", "float64") and x.size > SMALL) or is_channels_last(x):
+        line = channels_last(x).transpose(0, 2, 3, 1)
+        return (line if line.flags.behaved else line.copy()).reshape(-1)
+    N, C, H, W = x.shape
+    y = np.empty(x.size, x.dtype)
+    interleave(flat(x), N, C, H * W, y)
+    return y
+
+
+@njit(**PARALLEL)
+def interleave(x: Array, N: int, C: int, L: int, y: Array) -> None:
+    """y (N, L, C) = x (N, C, L): images as files and loaders give them, as convolutions read them."""
+    for n in prange(N):
+        for p in range(L):
+            for c in range(C):
+                y[(n * L + p) * C + c] = x[(n * C + c) * L + p]
 
 
 class _Writable:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from minires.function import Function
 from minires.functional.checks import require_tensor, shapes
 from minires.tensor import Tensor, apply
-from minires_kernels.arrays import Array, array_module
+from minires_kernels import shortcut
+from minires_kernels.arrays import Array
 
 
 class SubsampleAndPad(Function):
@@ -14,22 +15,12 @@ class SubsampleAndPad(Function):
     def __init__(self, channels: int, stride: int) -> None:
         self.channels, self.stride = channels, stride
 
-    # Channels last, the layout that the CPU convolutions work in: nothing around a shortcut needs converting.
-
     def forward(self, x: Array) -> Array:
         self._shape = x.shape
-        pixels = x.transpose(0, 2, 3, 1)[:, :: self.stride, :: self.stride]  # (N, OH, OW, C)
-        N, OH, OW, C = pixels.shape
-        output = array_module(x).empty((N, OH, OW, self.channels), x.dtype)
-        output[..., :C] = pixels
-        output[..., C:] = 0
-        return output.transpose(0, 3, 1, 2)
+        return shortcut.subsample_and_pad(x, self.channels, self.stride)
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
-        N, C, H, W = self._shape
-        grad_x = array_module(grad_output).zeros((N, H, W, C), grad_output.dtype)
-        grad_x[:, :: self.stride, :: self.stride] = grad_output[:, :C].transpose(0, 2, 3, 1)
-        return (grad_x.transpose(0, 3, 1, 2),)
+        return (shortcut.subsample_and_pad_backward(grad_output, self._shape, self.stride),)
 
 
 def subsample_and_pad(x: Tensor, channels: int, stride: int = 1) -> Tensor:

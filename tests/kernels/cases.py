@@ -349,3 +349,25 @@ for _shape in [(1,), (5,), (259,), (0,), (3, 4, 2, 2), (17, 33)]:
             return parameter, grad, velocity if options[1] else None, *options
 
         _case("update", "sgd", f"{_shape} lr, momentum, decay, nesterov, caffe = {_options}", _update, oracles.sgd)
+
+
+# ---- shortcut: (N, C, H, W), channels, stride
+
+SHORTCUTS = [
+    ((2, 2, 4, 6), 4, 2),
+    ((1, 3, 7, 5), 3, 2),
+    ((2, 1, 5, 5), 3, 1),
+    ((1, 2, 7, 8), 5, 3),
+    ((2, 16, 5, 4), 32, 2),
+    ((1, 19, 3, 6), 40, 2),
+    ((0, 2, 4, 4), 4, 2),
+]
+
+for _shape, _channels, _stride in SHORTCUTS:
+    _y_shape = (_shape[0], _channels, -(-_shape[2] // _stride), -(-_shape[3] // _stride))
+    _case("shortcut", "subsample_and_pad", f"{_shape} to {_channels} channels, stride {_stride}",
+          lambda rng, shape=_shape, rest=(_channels, _stride): (rng.normal(size=shape), *rest),
+          oracles.subsample_and_pad)  # fmt: skip
+    _case("shortcut", "subsample_and_pad_backward", f"{_shape} to {_channels} channels, stride {_stride}",
+          lambda rng, y=_y_shape, rest=(_shape, _stride): (rng.normal(size=y), *rest),
+          oracles.subsample_and_pad_backward)  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
+from minires_kernels.arena import empty_like
 from minires_kernels.arrays import Array
 from minires_kernels.flat import PARALLEL, SERIAL, SMALL, dense, flat, flat_like, vector_of
 from minires_kernels.jit import njit
@@ -46,7 +47,7 @@ def add_relu(x: Array, y: Array) -> Array:
 
 def _elementwise(x: Array, y: Array, *, gated: bool, added: bool, rectified: bool) -> Array:
     first = dense(x)
-    result = np.empty_like(first)
+    result = empty_like(first)
     line = flat(first)
     combine(vector_of(x), line, line if y is x else flat_like(y, first), gated, added, rectified, flat(result))
     return result

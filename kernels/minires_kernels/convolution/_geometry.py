@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from minires_kernels.arrays import Array, channels_last
+from minires_kernels.arrays import Array
 from minires_kernels.convolution import _direct
 from minires_kernels.simd import Tile, Vector, address, registers, vector
 from minires_kernels.window import Pair, Window
@@ -358,11 +358,6 @@ def plan_grad_weight(
     packed = parts * s["packed_size"] if s["packs"] else 0
     programs = program(_direct.accumulate, dtype), program(_direct.add_sums, dtype)
     return Plan(record(SCAN, s), phase, programs, sums_size, packed)
-
-
-def pixels(x: Array) -> Array:
-    """The numbers of an (N, C, H, W) array in the order (N, H, W, C), one-dimensional."""
-    return flat(channels_last(x).transpose(0, 2, 3, 1))
 
 
 def flat(x: Array) -> Array:

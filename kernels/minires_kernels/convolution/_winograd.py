@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from minires_kernels.arena import scratch
-from minires_kernels.arrays import Array, empty_channels_last
+from minires_kernels.arena import empty_channels_last, scratch
+from minires_kernels.arrays import Array
 from minires_kernels.convolution import _winograd_loops as loops
-from minires_kernels.convolution._geometry import PHASE, Record, Shape, best_tile, flat, integers, pixels, record
+from minires_kernels.convolution._geometry import PHASE, Record, Shape, best_tile, flat, integers, record
 from minires_kernels.convolution._winograd_loops import Algorithm
+from minires_kernels.flat import pixels
 from minires_kernels.simd import Tile, address, in_parallel, kinds, vector
 from minires_kernels.window import Window
 
@@ -33,9 +34,10 @@ GRID = integers(
 )
 
 
-BLOCK_TILES = 16, 128
+BLOCK_TILES = 24, 128
 """The fewest and most tiles in a block. Between them V and M together get half of the second-level cache, which they
-share with a strip of x and with U, which is read once for each block."""
+share with a strip of x and with U. U is read once for each block: where it is too large for that cache, the fewest
+tiles see to it that each of its numbers is used often enough to hide its way."""
 
 NO_PHASES = np.empty(0, PHASE)
 

@@ -48,16 +48,16 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from minires_kernels.arena import scratch
-from minires_kernels.arrays import Array, empty_channels_last
+from minires_kernels.arena import empty_channels_last, scratch
+from minires_kernels.arrays import Array
 from minires_kernels.convolution._geometry import (
     Plan,
     flat,
-    pixels,
     plan_forward,
     plan_grad_input,
     plan_grad_weight,
 )
+from minires_kernels.flat import pixels
 from minires_kernels.simd import in_parallel, kinds
 from minires_kernels.window import Window
 

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minires_kernels.arena import empty_like
 from minires_kernels.arrays import Array, channels_last
 from minires_kernels.flat import flat, flat_like, vector_of
 from minires_kernels.normalization import _loops
@@ -57,7 +58,7 @@ def normalize(
 ) -> Array:
     """See :func:`minires_kernels.normalization.normalize`."""
     x, inner = _images(x)
-    y, line = np.empty_like(x), flat(x)
+    y, line = empty_like(x), flat(x)
     channels = flat(mean), flat(inverse_std), flat(weight), flat(bias)
     other = line if addend is None else flat_like(addend, x)
     _loops.normalize(vector_of(x), line, inner, *channels, other, addend is not None, relu, flat(y))
@@ -102,9 +103,9 @@ def _backward(
 ) -> tuple[Array, Array, Array, Array | None]:
     x, inner = _images(x)
     C, dtype = x.shape[1], x.dtype
-    grad_x, grad_weight, grad_bias = np.empty_like(x), np.empty(C, dtype), np.empty(C, dtype)
+    grad_x, grad_weight, grad_bias = empty_like(x), np.empty(C, dtype), np.empty(C, dtype)
     keep = needs_grad_addend and output is not None
-    grad_addend = np.empty_like(x) if keep else None
+    grad_addend = empty_like(x) if keep else None
     line = flat(x)
     _loops.backward(
         vector_of(x),

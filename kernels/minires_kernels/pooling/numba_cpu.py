@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numba import get_num_threads, prange
 
-from minires_kernels.arrays import Array, channels_last, empty_channels_last
+from minires_kernels.arena import empty_channels_last
+from minires_kernels.arrays import Array, channels_last
 from minires_kernels.flat import PARALLEL, SERIAL, flat, vector_of
 from minires_kernels.jit import njit
 from minires_kernels.pooling._vectors import store_places, where_beats
