@@ -18,11 +18,11 @@ import numpy as np
 
 from minires_kernels.arrays import Array
 from minires_kernels.convolution import _direct
-from minires_kernels.simd import Tile, Vector, address, registers, vector
+from minires_kernels.simd import Tile, Vector, address, kinds, registers, vector
 from minires_kernels.window import Pair, Window
 
-PACKED_BYTES = 1 << 19
-"""How much a thread packs at once: a quarter of a 2 MB second-level cache, so that panels and output fit beside it."""
+PACKED_BYTES = kinds.CACHE_BYTES // 4
+"""How much a thread packs at once: a quarter of the second-level cache, so that panels and output fit beside it."""
 
 CHUNK_PIXELS = 128
 """Pixels between two additions to the running sums of grad_weight: few enough to stay in the first-level cache, and a

@@ -6,8 +6,8 @@ micro-kernel. The compiled loops are in ``_direct``, the arithmetic about shapes
 
 **Layout.** Arrays are read and written as (N, H, W, C): the channels of a pixel are neighbours, and so are the pixels
 of a row. What would need a test for each number is prepared instead, by *packing*: images with the zeros of their
-padding around them, one image (or a band of it, or a few) at a time, half a megabyte, which stays in the second-level
-cache; weights as *panels*, one for each block of output channels, whose numbers lie in the order in which the
+padding around them, one image (or a band of it, or a few) at a time, a quarter of the second-level cache, where it
+stays; weights as *panels*, one for each block of output channels, whose numbers lie in the order in which the
 micro-kernel meets them, filled up with zeros to whole vectors. Nothing padded is seen outside. Without padding x is
 read where it lies, so a 1x1 convolution is a matrix product and nothing else.
 

@@ -32,7 +32,9 @@ def subsample_and_pad_backward(grad_output: Array, x_shape: tuple[int, int, int,
     return kernel(grad_output, x_shape, stride)
 
 
-def cost(kernel: str, x_shape: tuple[int, int, int, int], channels: int, stride: int, itemsize: int = 4) -> tuple[int, int]:
+def cost(
+    kernel: str, x_shape: tuple[int, int, int, int], channels: int, stride: int, itemsize: int = 4
+) -> tuple[int, int]:
     """(floating-point operations, bytes that must move) of one call."""
     N, C, H, W = x_shape
     pixels = -(-H // stride) * -(-W // stride)

@@ -105,6 +105,34 @@ def test_blocks_of_tiles_change_no_result(monkeypatch, fresh_plans, rng, m):
 
 
 @every_m
+@pytest.mark.parametrize(("C", "O"), [(70, 33), (64, 16), (130, 24), (5, 7)])
+def test_filters_first_changes_no_output(monkeypatch, fresh_plans, rng, m, C, O):
+    """The schedule for few pixels and many channels, against that for many pixels, at shapes that suit neither."""
+    window = Window.of(3, padding=1)
+    x, weight, grad_output = arguments(rng, (2, C, 6, 7), O, window)
+    results = {}
+    for filters_first in (False, True):
+        monkeypatch.setattr(_winograd, "_filters_first", lambda *_, choice=filters_first: choice)
+        for plan in PLANS:
+            plan.cache_clear()
+        results[filters_first] = all_three(m, x, weight, grad_output, window)
+        assert_right(results[filters_first], m, x, weight, grad_output, window)
+    np.testing.assert_array_equal(results[True][0], results[False][0])
+    np.testing.assert_array_equal(results[True][1], results[False][1])
+
+
+def test_filters_come_first_where_they_are_larger_than_the_patches():
+    def choice(N, C, O, side):
+        return _winograd._filters_first(4, _winograd._grid(4, (N, C, side, side), O, (1, 1), "float32", 2), "float32")
+
+    assert choice(8, 512, 512, 7)
+    assert choice(1, 256, 256, 14)
+    assert not choice(128, 512, 512, 7)
+    assert not choice(128, 16, 16, 32)
+    assert not choice(1, 16, 16, 8)  # the filters fit into any cache
+
+
+@every_m
 def test_scratch_left_from_another_geometry_is_never_read(rng, m):
     window = Window.of(3, padding=1)
     for x_shape, O in [((2, 3, 9, 6), 5), ((1, 4, 4, 4), 17), ((3, 18, 6, 11), 3)] * 2:
