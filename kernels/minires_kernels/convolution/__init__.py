@@ -55,23 +55,23 @@ def first_choice(dtype: Any, C: int, O: int, pixels: int, window: Window, groups
     """The algorithm to try first on a CPU, or None: the usual order of preference. ``pixels`` is N OH OW.
 
     A 3x3 convolution of stride 1 goes to Winograd's F(4x4, 3x3), which does 36 products where the direct sum does 144,
-    once there are enough pixels to pay for the transform of the filters: three for each channel. Time of the direct
-    sum over time of F(4x4, 3x3), on one core with AVX-512, for growing batches (forward, grad_input, grad_weight):
+    unless there are too few pixels or channels to pay for the transforms. Time of the direct sum over time of
+    F(4x4, 3x3), two threads, AVX2 (forward, grad_input, grad_weight):
 
-    ==========  ======  =================  =================  =================
-    channels    H = W   few pixels         3 per channel      many
-    ==========  ======  =================  =================  =================
-    16          32                                            1.5   1.3   1.4
-    64          8       1.6   1.4   1.3    1.7   1.5   1.7    2.6   2.6   2.9
-    256         14      0.9   1.0   0.9    1.0   1.1   1.1    1.7   1.8   2.2
-    512         7       0.9   0.9   1.1    1.2   1.4   1.8    1.4   1.5   2.0
-    ==========  ======  =================  =================  =================
+    ========  =====  ================  =================
+    channels  H = W  few pixels        many
+    ========  =====  ================  =================
+    16        32      256: 0.9 1.0 0.9   131072: 1.6 1.5 1.7
+    64        8       128: 1.4 1.4 1.2     8192: 2.6 2.7 3.3
+    256       14      196: 1.7 1.8 1.9      392: 1.6 1.8 2.2
+    512       7        98: 1.7 1.8 1.8      392: 1.9 2.0 2.9
+    ========  =====  ================  =================
 
     float64 is for checking gradients, so it stays with the sum whose error is smallest. Fewer than 16 channels leave
     the transforms without enough products to pay for them.
     """
     winograd = window == Window((3, 3), padding=window.padding) and dtype == "float32" and groups == 1
-    return "winograd4_cpu" if winograd and min(C, O) >= 16 and pixels >= max(256, 3 * C, 3 * O) else None
+    return "winograd4_cpu" if winograd and min(C, O) >= 16 and pixels >= max(96, 8192 // min(C, O)) else None
 
 
 def cost(
