@@ -99,11 +99,12 @@ def pack_weight(
 @njit(error_model="numpy")
 def window_sums(
     tile: Any, columns: int, x: Any, at: int, pixel: int, tap_row: int, tap: int, taps_h: int, tap_groups: int,
-    run: int, panels: Any, panel: int, y: Any, y_at: int, y_pixel: int, channels: int,
+    run: int, panels: Any, panel: int, y: Any, y_at: int, y_pixel: int, channels: int, before: int,
 ) -> None:  # fmt: skip
     """The micro-kernel: tile.rows neighbouring output pixels x tile.width output channels; along one row of pixels.
 
-    y[p, o] = sum over taps and channels c of x[p + tap, c] panel[tap, c, o].
+    y[p, o] = sum over taps and channels c of x[p + tap, c] panel[tap, c, o], added to what is there if pieces of the
+    panel came ``before``.
     """
     for q in range(0, columns, tile.rows):
         p = min(q, columns - tile.rows)  # the last tile overlaps its neighbour
@@ -116,7 +117,9 @@ def window_sums(
                 for c in range(start, start + run):
                     sums = simd.tile_correlate(sums, tile.taps, x, c, pixel, panels, w, tile.width)
                     w += tile.taps * tile.width
-        if channels >= tile.width:
+        if before > 0:
+            simd.tile_add(sums, y, y_at + p * y_pixel, y_pixel, q - p)
+        elif channels >= tile.width:
             simd.tile_store(sums, y, y_at + p * y_pixel, y_pixel)
         else:
             simd.tile_store_part(sums, y, y_at + p * y_pixel, y_pixel, channels)
@@ -135,18 +138,28 @@ def correlate_rows(
             for block in range(scan.blocks):
                 panel = phase.panel + (group * scan.blocks + block) * panel_size
                 out = y_at + phase.y + group * scan.group_out + block * scan.width
-                for n in range(images):
-                    for h in range(first, min(first + rows, phase.rows)):
-                        row = at + n * image_stride + (h - first) * scan.row_step + phase.start + group * scan.group_in
-                        y_row = out + n * scan.y_image + h * scan.y_row
-                        simd.call(
-                            scan.micro_kernel,
-                            (
-                                phase.columns, x, row, scan.pixel, scan.tap_row, scan.tap, phase.taps_h,
-                                phase.tap_groups, phase.run, panels, panel, y, y_row, scan.y_pixel,
-                                scan.group_out - block * scan.width,
-                            ),
-                        )  # fmt: skip
+                channels = scan.group_out - block * scan.width
+                taps_h, tap_groups, run, pieces = phase.taps_h, phase.tap_groups, phase.run, 1
+                if phase.pieces > 0:
+                    taps_h, tap_groups, run = 1, 1, phase.piece
+                    pieces = phase.taps_h * phase.tap_groups * phase.pieces
+                for piece in range(pieces):  # all rows meet one piece of the panel before the next one
+                    i = piece // max(phase.tap_groups * phase.pieces, 1)
+                    j = piece // max(phase.pieces, 1) % max(phase.tap_groups, 1)
+                    c = piece % max(phase.pieces, 1) * phase.piece
+                    tap = phase.start + group * scan.group_in + i * scan.tap_row + j * scan.tap + c
+                    weights = panel + piece * run * scan.taps * scan.width
+                    for n in range(images):
+                        for h in range(first, min(first + rows, phase.rows)):
+                            row = at + n * image_stride + (h - first) * scan.row_step + tap
+                            y_row = out + n * scan.y_image + h * scan.y_row
+                            simd.call(
+                                scan.micro_kernel,
+                                (
+                                    phase.columns, x, row, scan.pixel, scan.tap_row, scan.tap, taps_h, tap_groups,
+                                    run, panels, weights, y, y_row, scan.y_pixel, channels, piece,
+                                ),
+                            )  # fmt: skip
 
 
 @njit(error_model="numpy")

@@ -24,9 +24,15 @@ from minires_kernels.window import Pair, Window
 PACKED_BYTES = kinds.CACHE_BYTES // 4
 """How much a thread packs at once: a quarter of the second-level cache, so that panels and output fit beside it."""
 
-CHUNK_PIXELS = 128
-"""Pixels between two additions to the running sums of grad_weight: few enough to stay in the first-level cache, and a
-sum of sums has a smaller rounding error than one long sum."""
+PIECE_BYTES = 1 << 14
+"""The most of a panel that tiles meet at once, and half of the least that is cut: a whole panel of many channels would
+come from the second-level cache anew for each tile, and that is too slow for tiles of 16 registers.
+"""
+
+CHUNK_BYTES, CHUNK_PIXELS = 1 << 15, (32, 128)
+"""Pixels between two additions to the running sums of grad_weight: as many as have their numbers, of x and of
+grad_output, in a first-level cache of this size, but not fewer or more than these. Fewer, and the additions would cost
+too much; and a sum of sums has a smaller rounding error than one long sum."""
 
 Shape: TypeAlias = tuple[int, int, int, int]
 Record: TypeAlias = np.ndarray[Any, Any]
@@ -58,6 +64,8 @@ PHASE = integers(
     *("rows", "columns", "start", "y", "panel"),
     # taps; a run is a stretch of source numbers, channels of neighbouring taps, that one stretch of a panel meets
     *("taps_h", "taps_w", "stacks", "tap_groups", "run", "first_tap", "next_tap_row", "next_tap"),
+    # pieces of a run, and numbers in a piece, where a panel is met piece by piece; 0 where it is met as a whole
+    *("pieces", "piece"),
 )
 
 
@@ -193,7 +201,7 @@ def _divide(s: dict[str, int], parts: int, reused: int, itemsize: int) -> None:
 
 def _window_sums(tile: Tile) -> int:
     x = np.empty(0, tile.vector.dtype)
-    return address(_direct.window_sums, tile, 0, x, *[0] * 7, x, 0, x, 0, 0, 0)
+    return address(_direct.window_sums, tile, 0, x, *[0] * 7, x, 0, x, 0, 0, 0, 0)
 
 
 def _product_sums(tile: Tile) -> int:
@@ -245,12 +253,22 @@ def _correlation(
                 "next_tap_row": next_row * window.size[1],
                 "next_tap": next_tap,
             }
+            fields |= _pieces(fields, s, tile, np.dtype(dtype).itemsize)
         phases.append(record(PHASE, fields))
         panels += taps_h * taps_w * channels * s["blocks"] * tile.width
     _divide(s, parts, panels, np.dtype(dtype).itemsize)
     packed = parts * s["packed_size"] if s["packs"] else 0
     programs = program(_direct.pack_weight, dtype), program(_direct.correlate, dtype)
     return Plan(record(SCAN, s), np.concatenate(phases), programs, panels, packed)
+
+
+def _pieces(phase: dict[str, int], s: dict[str, int], tile: Tile, itemsize: int) -> dict[str, int]:
+    """How a panel is cut for the first-level cache: into equal pieces of a run. Blocks with idle lanes stay whole."""
+    run = phase["run"] * tile.taps * tile.width * itemsize
+    if phase["taps_h"] * phase["tap_groups"] * run <= 2 * PIECE_BYTES or s["group_out"] % tile.width:
+        return {}
+    pieces = next(count for count in range(ceil(run / PIECE_BYTES), phase["run"] + 1) if phase["run"] % count == 0)
+    return {"pieces": pieces, "piece": phase["run"] // pieces}
 
 
 def _one_image(window: Window, N: int, *sizes: int) -> tuple[int, ...]:
@@ -339,12 +357,14 @@ def plan_grad_weight(
         tile, scalars, stacks = Tile(tile.vector, KH * run, 1, KH), KH * run, 1
     sums_size = _on_cache_line(groups * KH * tap_groups * block)
     per_in, per_out = (row, 1) if swapped else (1, row)
+    fewest, most = CHUNK_PIXELS
+    chunk = max(fewest, min(most, CHUNK_BYTES // (np.dtype(dtype).itemsize * (C + O))))
     s |= {
         "micro_kernel": _product_sums(tile),
         "swapped": int(swapped),
         "scalars": scalars,
         "vectors": vectors,
-        "chunk": max(1, (CHUNK_PIXELS if sums_size < 1 << 18 else 4 * CHUNK_PIXELS) // OW),
+        "chunk": max(1, chunk // OW),
         "sums_row": row,
         "sums_size": sums_size,
         "sums_group": KH * tap_groups * block,
