@@ -2,14 +2,19 @@
 
 For each case: all available implementations that cover it, and PyTorch (channels-last) where it is installed and has
 the operation, on fresh inputs from a small pool. Each is checked against the reference in float64 before timing and
-after, with freed memory full of NaN, so that an output that isn't written shows. Then the times, the speed by the
-contract's count of operations and bytes, the share of the measured roofline, and the error.
+after, and the memory of its last result is filled with NaN before that, so that an output that isn't written shows.
+Then the times, the speed by the contract's count of operations and bytes, the share of the measured roofline, and the
+error. A star marks the implementation that the contract takes by itself: what a user gets. A candidate that computes
+nonsense, or is faster than the machine can be, fails its case: the others go on, and the program ends with 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +30,11 @@ from minires_kernels import available, load
 POOL = 3
 """Sets of inputs that the calls go through in turn: caches see changing addresses, as in a training step."""
 PEER = "torch channels-last"
+ALONE = ("reference", "im2col")
+"""NumPy's BLAS leaves threads behind that spin for some 25 ms after each product, where the next candidate wants to run
+(measured: everybody else becomes three times slower): who uses it is timed by itself, when the others are done."""
+PRODUCTS = {"winograd2_cpu": 16 / 36, "winograd4_cpu": 36 / 144}
+"""Multiplications of an algorithm over those of the direct sum, which the contracts count: what the roofline bounds."""
 
 
 def main() -> None:
@@ -46,14 +56,20 @@ def main() -> None:
     print(
         f"measured peaks: {peaks.operations / 1e9:.0f} GFLOP/s, {peaks.bytes / 1e9:.1f} GB/s; {options.threads} threads"
     )
-    rows = []
-    for family in options.families or CASES:
-        for case in CASES[family]():
-            if options.match in f"{case.kernel} {case.name}":
-                for row in measure(case, torch, peaks, rounds=options.rounds, seconds=options.seconds):
-                    print(line(row))
-                    rows.append(row)
+    rows, failures = [], []
+    for case in (case for family in options.families or CASES for case in CASES[family]()):
+        if options.match not in f"{case.kernel} {case.name}":
+            continue
+        try:
+            found = list(measure(case, torch, peaks, rounds=options.rounds, seconds=options.seconds))
+        except RuntimeError as failure:
+            print(f"FAILED: {failure}")
+            failures.append(failure)
+            continue
+        print(*map(line, found), sep="\n")
+        rows += found
     print(write("kernels", rows, options.threads))
+    sys.exit(bool(failures))
 
 
 def measure(
@@ -78,20 +94,20 @@ def measure(
         turns = itertools.cycle(peers)
         candidates[PEER] = lambda: next(turns)()
         firsts[PEER] = peers[0]
-    errors = {name: _checked(case, name, call, expected) for name, call in firsts.items()}
-    slow = candidates.pop("reference") if len(candidates) > 1 else None  # the specification would only use up the time
+    errors = {name: _checked(case, name, call, expected, pool[0]) for name, call in firsts.items()}
+    by_itself = {name: candidates.pop(name) for name in ALONE if name in candidates and len(candidates) > 1}
     measured = alternate(candidates, rounds=rounds, seconds=seconds)
-    if slow is not None:
-        measured.times["reference"] = alternate({"reference": slow}, rounds=3, seconds=1.0, warm_up=0.0).times[
-            "reference"
-        ]
+    for name, call in by_itself.items():
+        measured.times |= alternate({name: call}, rounds=5, seconds=1.0, warm_up=0.0).times
     for name, call in firsts.items():
-        errors[name] = max(errors[name], _checked(case, name, call, expected))
+        errors[name] = max(errors[name], _checked(case, name, call, expected, pool[0]))
+    chosen = default(case, pool[0])
     operations, moved = case.cost
     for name, times in measured.times.items():
         yield {
             "case": f"{case.family}.{case.kernel} {case.name}",
             "candidate": name,
+            "default": name == chosen,
             **times.summary(),
             "gflops": operations / times.median / 1e9,
             "gbytes": moved / times.median / 1e9,
@@ -103,13 +119,32 @@ def measure(
         }
 
 
+def default(case: Case, arguments: tuple[Any, ...]) -> str:
+    """The implementation that the family's contract takes for this call when nobody says which."""
+    contract: Any = importlib.import_module(f"minires_kernels.{case.family}")
+    select, taken = contract.select, []
+
+    def watched(*arguments: Any, **options: Any) -> Callable[..., Any]:
+        taken.append(select(*arguments, **options))
+        return taken[-1]  # type: ignore[no-any-return]
+
+    contract.select = watched
+    try:
+        _written(case, getattr(contract, case.kernel), arguments)
+    finally:
+        contract.select = select
+    kernel = inspect.unwrap(taken[0])
+    return next(
+        name for name in available(case.family, "cpu") if getattr(load(case.family, name), case.kernel) is kernel
+    )
+
+
 def _share(case: Case, name: str, peaks: roofline.Roofline, times: Times) -> float:
     operations, moved = case.cost
-    if name in available(case.family, "cpu"):  # an algorithm that does fewer multiplications says what fraction
-        operations = int(operations * getattr(load(case.family, name), "OPERATIONS_FRACTION", 1.0))
     # Data that fits into the last-level cache isn't bound by memory; only what exceeds it counts against bandwidth.
     beyond_cache = moved if moved > 64_000_000 else 0
-    return peaks.share(operations, beyond_cache, min(times.seconds), f"{case.kernel} {case.name} {name}")
+    performed = PRODUCTS.get(name, 1.0) * operations
+    return peaks.share(performed, beyond_cache, min(times.seconds), f"{case.kernel} {case.name} {name}")
 
 
 def _reference(case: Case, arguments: tuple[Any, ...]) -> list[np.ndarray[Any, Any]]:
@@ -133,11 +168,23 @@ def _arrays(result: Any) -> list[np.ndarray[Any, Any]]:
     return [np.asarray(part) for part in parts if part is not None]
 
 
-def _checked(case: Case, name: str, call: Callable[[], Any], expected: list[np.ndarray[Any, Any]]) -> float:
-    """The largest error relative to the largest number expected. Raises RuntimeError above 1e-3, and for NaN."""
-    for array in expected:  # leave NaN in the memory that the outputs will probably get
-        del_me = np.full(array.shape, np.nan, np.float32)
-        del del_me
+def _checked(
+    case: Case,
+    name: str,
+    call: Callable[[], Any],
+    expected: list[np.ndarray[Any, Any]],
+    arguments: tuple[Any, ...] = (),
+) -> float:
+    """The largest error relative to the largest number expected. Raises RuntimeError above 1e-3, and for NaN.
+
+    The result of a first call is filled with NaN and given up, so that the second one probably gets its memory, be it
+    from malloc or from a store of our own; but what belongs to ``arguments`` (a gradient handed on as it came) stays.
+    """
+    given = [argument for argument in arguments if isinstance(argument, np.ndarray)]
+    for array in _arrays(call()):
+        if array.dtype.kind == "f" and not any(np.may_share_memory(array, other) for other in given):
+            array.fill(np.nan)
+        del array
     errors = [
         np.abs(found - wanted).max() / max(np.abs(wanted).max(), 1e-30)
         for found, wanted in zip(_arrays(call()), expected, strict=True)
@@ -151,8 +198,9 @@ def _checked(case: Case, name: str, call: Callable[[], Any], expected: list[np.n
 def line(row: dict[str, Any]) -> str:
     """One row of the printed table."""
     versus = f"{row['versus_peer']:6.2f}x" if row["versus_peer"] else "       "
+    candidate = row["candidate"] + "*" * row["default"]
     return (
-        f"{row['case']:62} {row['candidate']:20} {row['median_s'] * 1e3:9.3f} ms ±{row['iqr']:4.0%} "
+        f"{row['case']:62} {candidate:20} {row['median_s'] * 1e3:9.3f} ms ±{row['iqr']:4.0%} "
         f"{row['gflops']:7.1f} GFLOP/s {row['gbytes']:6.1f} GB/s {row['share']:4.0%} {versus}  error {row['error']:.0e}"
     )
 

@@ -1,20 +1,26 @@
 """The two peaks of this machine, measured: multiply-adds a second out of registers, bytes a second out of memory.
 
 A kernel's bound is the larger of operations / peak and bytes / bandwidth (Williams, Waterman and Patterson 2009). Both
-are measured with the threads that the kernels use, by programs that do nothing else; a kernel that claims more than
-102 % of its bound was measured wrongly, and that is an error, not a record.
+are measured with the threads that the kernels use, by programs that do nothing else: for the first, the micro-kernel of
+a matrix product on several tiles that fit this processor's registers (which of them is the fastest, one can't know: it
+depends on how many loads and multiply-adds start in a cycle, and on how long one takes); for the second, reading,
+copying, and negating in place. The best of each is the peak. A kernel that claims more than 102 % of its bound was
+measured wrongly, and that is an error, not a record.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numba
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from benchmarks.timing import alternate
-from minires_kernels.simd import Tile, tile_outer, tile_store, tile_zero, vector
+from minires_kernels.jit import njit
+from minires_kernels.simd import Tile, registers, tile_outer, tile_store, tile_zero, vector
 
 TOLERATED = 1.02
 
@@ -40,32 +46,45 @@ class Roofline:
         return share
 
 
-def measure(threads: int, *, seconds: float = 6.0) -> Roofline:
-    """Measure both peaks with ``threads`` threads; the best of all quiet rounds, since a peak is a maximum."""
+def tiles() -> list[Tile]:
+    """Tiles that fit the registers beside one row of weights and a broadcast, as large as can be and a row smaller."""
+    kind, found = vector(np.float32), []
+    for columns in (1, 2, 3):
+        most = (registers() - 1 - columns) // columns
+        found += [Tile(kind, rows, columns) for rows in (most, most - 1)]
+    return found
+
+
+def measure(threads: int, *, seconds: float = 5.0) -> Roofline:
+    """Measure each peak for ``seconds`` with ``threads`` threads: the best of all rounds, since a peak is a maximum."""
     numba.set_num_threads(threads)
-    tile = Tile(vector(np.float32), rows=12, columns=2)
-    depth, repeats = 256, 400
-    x = np.ones((threads, 12 * depth), np.float32)
-    w = np.ones((threads, tile.width * depth), np.float32)
-    y = np.zeros((threads, 12 * tile.width), np.float32)
-    flops = 2.0 * 12 * tile.width * depth * repeats * threads
     # Far larger than any cache, so that every pass reads and writes memory.
-    source, target = np.ones(48_000_000, np.float32), np.zeros(48_000_000, np.float32)
-    measured = alternate(
-        {
-            "operations": lambda: _multiply_adds(tile, x, w, y, depth, repeats),
-            "bytes": lambda: _copy(source, target, threads),
-        },
-        rounds=40,
-        seconds=seconds,
-    )
-    return Roofline(
-        operations=flops / min(measured.times["operations"].seconds),
-        bytes=2.0 * source.nbytes / min(measured.times["bytes"].seconds),
-    )
+    source, target, sums = np.ones(48_000_000, np.float32), np.zeros(48_000_000, np.float32), np.zeros(threads)
+    products = {str(tile): _product(tile, threads) for tile in tiles()}
+    passes: dict[str, tuple[float, Callable[[], None]]] = {
+        "read": (1.0 * source.nbytes, lambda: _read(source, sums)),
+        "copy": (2.0 * source.nbytes, lambda: _copy(source, target, threads)),
+        "negate": (2.0 * source.nbytes, lambda: _negate(target, threads)),
+    }
+    return Roofline(operations=_most(products, seconds), bytes=_most(passes, seconds))
 
 
-@njit(parallel=True, cache=True)
+def _most(work: dict[str, tuple[float, Callable[[], None]]], seconds: float) -> float:
+    """The most that any of ``work``, name -> (amount, call), did in a second."""
+    measured = alternate({name: call for name, (_, call) in work.items()}, rounds=sys.maxsize, seconds=seconds)
+    return max(amount / min(measured.times[name].seconds) for name, (amount, _) in work.items())
+
+
+def _product(tile: Tile, threads: int, *, depth: int = 256, repeats: int = 400) -> tuple[float, Callable[[], None]]:
+    """(operations, call) of a matrix product's micro-kernel on ``tile``."""
+    x = np.ones((threads, tile.rows * depth), np.float32)
+    w = np.ones((threads, tile.width * depth), np.float32)
+    y = np.zeros((threads, tile.rows * tile.width), np.float32)
+    operations = 2.0 * tile.rows * tile.width * depth * repeats * threads
+    return operations, lambda: _multiply_adds(tile, x, w, y, depth, repeats)
+
+
+@njit(parallel=True)
 def _multiply_adds(tile, x, w, y, depth, repeats):  # type: ignore[no-untyped-def]
     """The micro-kernel of a matrix product on operands that lie in the first-level cache."""
     for thread in prange(len(x)):
@@ -76,10 +95,30 @@ def _multiply_adds(tile, x, w, y, depth, repeats):  # type: ignore[no-untyped-de
             tile_store(accumulators, y[thread], 0, tile.width)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, fastmath=True)
+def _read(source, sums):  # type: ignore[no-untyped-def]
+    """Each thread adds up its share: one number moved for each."""
+    for thread in prange(len(sums)):
+        begin, end = thread * source.size // len(sums), (thread + 1) * source.size // len(sums)
+        total = source.dtype.type(0)
+        for i in range(begin, end):
+            total += source[i]
+        sums[thread] = total
+
+
+@njit(parallel=True)
 def _copy(source, target, threads):  # type: ignore[no-untyped-def]
-    """Each thread copies its share."""
+    """Each thread copies its share: two numbers moved for each."""
     for thread in prange(threads):
         begin, end = thread * source.size // threads, (thread + 1) * source.size // threads
         for i in range(begin, end):
             target[i] = source[i]
+
+
+@njit(parallel=True)
+def _negate(target, threads):  # type: ignore[no-untyped-def]
+    """Each thread negates its share in place: two numbers moved for each, and no cache line fetched only to be lost."""
+    for thread in prange(threads):
+        begin, end = thread * target.size // threads, (thread + 1) * target.size // threads
+        for i in range(begin, end):
+            target[i] = -target[i]

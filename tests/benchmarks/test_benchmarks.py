@@ -8,6 +8,7 @@ import pytest
 from benchmarks import compare, kernels, report, results, roofline, timing, training_step
 from benchmarks.cases import CASES, Case
 from minires import models
+from minires_kernels.simd import kinds, registers
 
 PEAKS = roofline.Roofline(operations=1e15, bytes=1e15)
 
@@ -29,6 +30,7 @@ def test_measuring_a_case_reports_every_implementation_with_its_error():
     rows = list(kernels.measure(small_case(), None, PEAKS, rounds=3, seconds=2.0))
     assert {"reference"} <= {row["candidate"] for row in rows}
     assert all(row["error"] < 1e-6 and row["n"] >= 1 for row in rows)
+    assert [row["candidate"] for row in rows if row["default"]] == ["numba_cpu"]
 
 
 def test_a_wrong_kernel_is_not_timed(monkeypatch):
@@ -47,6 +49,35 @@ def test_an_output_that_is_never_written_is_found():
     case = small_case()
     with pytest.raises(RuntimeError, match="wrong by nan"):
         kernels._checked(case, "lazy", lambda: np.full((2, 3), np.nan), [np.ones((2, 3))])
+
+
+def test_an_output_that_is_never_written_is_found_in_recycled_memory():
+    """An engine that keeps its buffers may hand out one that still holds the right result of an earlier call."""
+    kept = np.ones((2, 3))
+    with pytest.raises(RuntimeError, match="wrong by nan"):
+        kernels._checked(small_case(), "lazy", lambda: kept, [np.ones((2, 3))])
+
+
+def test_poisoning_spares_a_result_that_is_the_input():
+    grad = np.ones((2, 3))
+    assert kernels._checked(small_case(), "handed on", lambda: grad, [np.ones((2, 3))], (grad,)) == 0
+
+
+def test_the_default_of_a_family_that_chooses_by_shape_is_what_its_contract_calls():
+    cases = {(case.kernel, case.name): case for case in CASES["convolution"]()}
+    rng = np.random.default_rng(0)
+    for name, expected in (("3x3 32->32 @16", "winograd4_cpu"), ("3x3/2 32->64 @16", "numba_cpu")):
+        case = cases["forward", f"cifar {name} N=128"]
+        assert kernels.default(case, case.inputs(rng)) == expected
+
+
+@pytest.mark.parametrize("register_bytes", [64, 32, 16])
+def test_the_tiles_that_measure_the_peak_fit_the_registers(monkeypatch, register_bytes):
+    monkeypatch.setattr(kinds, "REGISTER_BYTES", register_bytes)
+    tiles = roofline.tiles()
+    assert all(tile.rows * tile.columns + tile.columns + 1 <= registers() for tile in tiles)
+    assert all(tile.vector.lanes == register_bytes // 4 for tile in tiles)
+    assert max(tile.rows * tile.columns for tile in tiles) >= 8, "fewer don't hide the latency of a multiply-add"
 
 
 def test_more_than_the_roofline_is_an_error():
