@@ -25,6 +25,9 @@ RETAINING_MALLOC = {
 """Settings under which glibc keeps freed pages. The policy alone is worth up to 2.7x to whoever allocates large
 outputs, so both sides of every comparison run under it."""
 
+QUIET = 0.04
+"""The share of all processors that others may use while something is measured."""
+
 
 def retain_pages() -> None:
     """Start this program again under :data:`RETAINING_MALLOC`, unless it runs so already (glibc reads it at start)."""
@@ -87,13 +90,15 @@ def alternate(
     seconds: float = 20.0,
     warm_up: float = 0.3,
     window: float = 0.25,
-    quiet: float = 0.04,
+    quiet: float = QUIET,
+    pause: float = 0.0,
     seed: int = 0,
 ) -> Measurement:
     """Time ``candidates`` against each other until each has ``rounds`` quiet rounds or ``seconds`` have passed.
 
     ``warm_up``: seconds for which each candidate is called beforehand (twice at least). ``quiet``: the share of all
-    processors that other processes may use in a window.
+    processors that other processes may use in a window. ``pause``: seconds of rest before each call, for candidates
+    that leave threads behind which spin for a while (a BLAS).
     """
     for call in candidates.values():
         start = time.perf_counter()
@@ -108,15 +113,15 @@ def alternate(
     deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline and len(kept[order[0]].seconds) < rounds:
         times: dict[str, list[float]] = {name: [] for name in candidates}
-        busy, own, start = _busy_seconds(), _own_seconds(), time.perf_counter()
+        load, start = ForeignLoad(), time.perf_counter()
         while time.perf_counter() - start < window:
             shuffler.shuffle(order)
             for name in order:
+                time.sleep(pause)
                 begin = time.perf_counter()
                 candidates[name]()
                 times[name].append(time.perf_counter() - begin)
-        elapsed = time.perf_counter() - start
-        foreign = max(0.0, (_busy_seconds() - busy) - (_own_seconds() - own)) / (elapsed * (os.cpu_count() or 1))
+        foreign = load.share()
         if foreign <= quiet:
             n_kept += 1
             for name, values in times.items():
@@ -128,6 +133,19 @@ def alternate(
     if not n_kept and least is not None:
         kept = {name: Times(values) for name, values in least[1].items()}
     return Measurement(kept, n_kept, n_dropped)
+
+
+class ForeignLoad:
+    """The share of all processors that other processes have used since this was made."""
+
+    def __init__(self) -> None:
+        self._busy, self._own, self._start = _busy_seconds(), _own_seconds(), time.perf_counter()
+
+    def share(self) -> float:
+        """Between 0 and 1; 0 where the system doesn't say. Our children count as ours once they have finished."""
+        elapsed = time.perf_counter() - self._start
+        foreign = (_busy_seconds() - self._busy) - (_own_seconds() - self._own)
+        return max(0.0, foreign) / (elapsed * (os.cpu_count() or 1))
 
 
 def quantile(values: list[float], share: float) -> float:

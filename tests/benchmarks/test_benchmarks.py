@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import compare, kernels, report, results, roofline, timing, training_step
+from benchmarks import compare, kernels, report, results, roofline, startup, timing, training_step
 from benchmarks.cases import CASES, Case
 from minires import models
 from minires_kernels.simd import kinds, registers
@@ -103,6 +103,38 @@ def test_alternate_calls_every_candidate_equally_often():
     assert calls["a"] == calls["b"] >= 5
     assert len(measured.times["a"].seconds) == len(measured.times["b"].seconds)
     assert measured.dropped == 0
+
+
+def test_the_load_of_others_is_a_share_and_ours_is_not_in_it(monkeypatch):
+    busy, own = iter([10.0, 13.0]), iter([1.0, 2.0])
+    monkeypatch.setattr(timing, "_busy_seconds", lambda: next(busy))
+    monkeypatch.setattr(timing, "_own_seconds", lambda: next(own))
+    monkeypatch.setattr(timing.os, "cpu_count", lambda: 2)
+    clock = iter([100.0, 104.0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    assert timing.ForeignLoad().share() == 2 / (4 * 2)
+
+
+def test_windows_with_foreign_load_are_dropped(monkeypatch):
+    loads = iter([0.5, 0.0, 0.5, 0.0, 0.5])
+    monkeypatch.setattr(timing.ForeignLoad, "share", lambda self: next(loads))
+    measured = timing.alternate({"a": lambda: None}, rounds=1, seconds=5, warm_up=0, window=0.01)
+    assert (measured.kept, measured.dropped, measured.disturbed) == (1, 1, False)
+
+
+def test_without_a_quiet_window_the_least_disturbed_one_serves_and_is_said_to(monkeypatch):
+    monkeypatch.setattr(timing.ForeignLoad, "share", lambda self: 0.5)
+    measured = timing.alternate({"a": lambda: None}, rounds=1, seconds=0.05, warm_up=0, window=0.01)
+    assert measured.disturbed
+    assert measured.times["a"].seconds
+
+
+def test_a_start_is_timed_in_a_process_of_its_own_and_a_failing_one_gives_its_reason(tmp_path):
+    good, bad = startup.Runs("numpy-import", 1.0), startup.Runs("no such work", None)
+    for runs in (good, bad):
+        runs.add(tmp_path, 1)
+    assert startup.row("import", "numpy", good)["n"] == 1
+    assert startup.row("import", "nothing", bad)["missing"] == "KeyError: 'no such work'"
 
 
 def write_results(path, machine, seconds):
