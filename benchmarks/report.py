@@ -1,12 +1,14 @@
 """``python -m benchmarks.report``: the result files as tables and a roofline plot, and from there into the README.
 
 Nothing in the README's performance section is typed: it is what stands between its two markers, and this writes it.
+Each table is headed by the machine that its numbers come from. Results of two machines, or of two versions of what was
+measured, never stand in one table: each gets its own.
 """
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.results import FOLDER, read
@@ -14,120 +16,212 @@ from benchmarks.results import FOLDER, read
 README = FOLDER.parent.parent / "README.md"
 BEGIN, END = "<!-- benchmarks: begin (python -m benchmarks.report) -->", "<!-- benchmarks: end -->"
 
-
-def step_table() -> list[str]:
-    """Whole training steps: a row for each net, a column for each candidate's time and our ratio to it."""
-    files = [read(path) for path in sorted(FOLDER.glob("training_step_*.jsonl"))]
-    if not files:
-        return []
-    nets = [[row for row in rows if "ours_is_faster_by" in row] for _, rows in files]
-    names = list(dict.fromkeys(row["candidate"] for rows in sorted(nets, key=len, reverse=True) for row in rows))
-    lines = [_machine(files[0][0]), "", f"| training step | {' | '.join(names)} |", "|" + " --- |" * (1 + len(names))]
-    for rows in nets:
-        cells = dict.fromkeys(names, "not run")
-        for row in rows:
-            faster = "" if row["candidate"] == "minires" else f" (**{row['ours_is_faster_by']:.2f}x**)"
-            cells[row["candidate"]] = f"{row['median_s'] * 1e3:.1f} ms{faster}"
-        lines.append(f"| {rows[0]['case']} | {' | '.join(cells.values())} |")
-    return [*lines, "", "In parentheses: how many times as fast MiniRes is, the median of paired ratios."]
-
-
-def convolution_table() -> list[str]:
-    """Each convolution of the nets: GFLOP/s of PyTorch channels-last, and of the best of ours with the ratio."""
-    path = FOLDER / "kernels.jsonl"
-    if not path.exists():
-        return []
-    best: dict[str, dict[str, Any]] = {}
-    for row in read(path)[1]:
-        if row["case"].startswith("convolution.") and row["versus_peer"]:
-            if row["candidate"].startswith("torch"):
-                continue
-            if row["case"] not in best or row["versus_peer"] > best[row["case"]]["versus_peer"]:
-                best[row["case"]] = row
-    lines = ["| convolution | operation | fastest of ours | GFLOP/s | against PyTorch channels-last | error |",
-             "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
-    for case, row in best.items():
-        kernel, _, layer = case.removeprefix("convolution.").partition(" ")
-        lines.append(f"| {layer} | {kernel} | {row['candidate']} | {row['gflops']:.0f} | "
-                     f"{row['versus_peer']:.2f}x | {row['error']:.0e} |")  # fmt: skip
-    return lines if best else []
-
-
-def peers_table() -> list[str]:
-    """One convolution, forward and backward, in each engine."""
-    path = FOLDER / "peers.jsonl"
-    if not path.exists():
-        return []
-    rows = read(path)[1]
-    lines = [f"| {rows[0]['case']}, forward and backward | time | MiniRes is |", "| --- | --- | --- |"]
-    for row in rows:
-        if "missing" in row:
-            lines.append(f"| {row['candidate']} | not measured | {row['missing']} |")
-        else:
-            lines.append(f"| {row['candidate']} | {row['median_s'] * 1e3:.2f} ms | {row['ours_is_faster_by']:.1f}x |")
-    return lines
-
-
-def _machine(environment: dict[str, Any]) -> str:
-    machine, versions = environment["machine"], environment["versions"]
-    malloc = "page-retaining malloc on both sides" if environment["page_retaining_malloc"] else "default malloc"
-    dirty = " with changes" if environment["dirty"] else ""
-    return (
-        f"{machine['cpu']}, {machine['threads']} threads; NumPy {versions['numpy']}, Numba {versions['numba']}, "
-        f"PyTorch {versions['torch']}; {malloc}; commit {environment['commit']}{dirty}."
-    )
-
-
-def roofline_plot(target: Path) -> None:
-    """Speed over operational intensity of every measured kernel, under the measured peaks, as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    environment, rows = read(FOLDER / "kernels.jsonl")
-    peaks = environment_peaks(rows)
-    figure, axes = pyplot.subplots(figsize=(8, 5))
-    for candidate in sorted({row["candidate"] for row in rows}):
-        mine = [row for row in rows if row["candidate"] == candidate and row["gflops"] > 0]
-        intensity = [row["gflops"] / row["gbytes"] for row in mine]
-        axes.scatter(intensity, [row["gflops"] for row in mine], s=14, label=candidate)
-    if peaks:
-        xs = [2**exponent for exponent in range(-4, 10)]
-        axes.plot(xs, [min(peaks[0], x * peaks[1]) for x in xs], color="black", linewidth=1, label="measured roofline")
-    axes.set(xscale="log", yscale="log", xlabel="operations per byte moved", ylabel="GFLOP/s (of the direct sum)")
-    axes.set_title(_machine(environment), fontsize=7)
-    axes.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(target, dpi=120)
-    pyplot.close(figure)
-
-
-def environment_peaks(rows: list[dict[str, Any]]) -> tuple[float, float] | None:
-    """(GFLOP/s, GB/s) as measured in that run, if it noted them."""
-    for row in rows:
-        if "peaks" in row:
-            return row["peaks"][0], row["peaks"][1]
-    return None
+Row = dict[str, Any]
 
 
 def main() -> None:
-    """Print the tables, write ``results/report.md`` and the plot, put the tables into the README."""
-    tables = [table for table in (step_table(), convolution_table(), peers_table()) if table]
-    if not tables:
+    """Print the tables, write ``results/report.md``, ``kernels.md`` and the plot, put the tables into the README."""
+    text = "\n\n".join("\n".join(part) for title, files, table in SECTIONS for part in section(title, files, table))
+    if not text:
         sys.exit("report: there are no results yet; run python -m benchmarks.training_step first")
-    text = "\n\n".join("\n".join(table) for table in tables) + "\n"
-    (FOLDER / "report.md").write_text(text)
-    if (FOLDER / "kernels.jsonl").exists():
-        roofline_plot(FOLDER / "roofline.png")
+    (FOLDER / "report.md").write_text(text + "\n")
+    kernels = "\n\n".join("\n".join(part) for part in section("Every kernel", "kernels.jsonl", kernel_table))
+    if kernels:
+        from benchmarks.plots import roofline
+
+        (FOLDER / "kernels.md").write_text(kernels + "\n")
+        roofline(*read(FOLDER / "kernels.jsonl"), FOLDER / "roofline.png")
     readme = README.read_text()
     if BEGIN not in readme or END not in readme:
         sys.exit(
             f"report: {README.name} has lost its markers {BEGIN!r} and {END!r}; the tables are in results/report.md"
         )
     before, after = readme.split(BEGIN)[0], readme.split(END)[1]
-    README.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+    README.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
     print(text)
+
+
+def section(title: str, files: str, table: Callable[[list[Row]], list[str]]) -> Iterator[list[str]]:
+    """The lines of ``table`` of the rows in ``files`` (a pattern), one part for each machine, under a heading."""
+    groups: dict[str, tuple[list[str], list[Row]]] = {}
+    for path in sorted(FOLDER.glob(files)):
+        environment, rows = read(path)
+        commits, together = groups.setdefault(machine(environment), ([], []))
+        commits.append(environment["commit"] + " with changes" * environment["dirty"])
+        together += rows
+    for name, (commits, rows) in groups.items():
+        if lines := table(rows):
+            yield [f"**{title}.** {name}; commit {', '.join(dict.fromkeys(commits))}.", "", *lines]
+
+
+def machine(environment: Row) -> str:
+    """In words: what has to be equal for numbers to stand in one table."""
+    computer, versions = environment["machine"], environment["versions"]
+    malloc = "page-retaining malloc on both sides" if environment["page_retaining_malloc"] else "default malloc"
+    names = (("NumPy", "numpy"), ("Numba", "numba"), ("PyTorch", "torch"))
+    installed = ", ".join(f"{name} {versions[package]}" for name, package in names if versions[package])
+    return (
+        f"{computer['cpu']}, {8 * environment['register_bytes']}-bit vectors, {computer['threads']} threads; "
+        f"{installed}; {malloc}"
+    )
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)] if rows else []
+
+
+def step_table(rows: list[Row]) -> list[str]:
+    """Whole training steps: a row for each net, a column for each candidate's time and our ratio to it."""
+    nets: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if "ours_is_faster_by" in row:
+            faster = "" if row["candidate"] == "minires" else f" (**{row['ours_is_faster_by']:.2f}x**)"
+            nets.setdefault(row["case"], {})[row["candidate"]] = f"{row['median_s'] * 1e3:.1f} ms{faster}"
+    names = list(dict.fromkeys(name for cells in sorted(nets.values(), key=len, reverse=True) for name in cells))
+    overheads = {row["case"].removesuffix(" inside kernels"): f"{row['overhead']:.1%}" for row in rows
+                 if "overhead" in row}  # fmt: skip
+    table = _table(
+        ["training step", *names, "outside kernels"],
+        [
+            [net, *(cells.get(name, "not run") for name in names), overheads.get(net, "not run")]
+            for net, cells in nets.items()
+        ],
+    )
+    legend = (
+        "In parentheses: how many times as fast MiniRes is, the median of paired ratios. Outside kernels: the share of "
+        "our step that isn't spent in kernels (graph, modules, checks, and what is plain NumPy)."
+    )
+    return [*table, "", legend] if table else []
+
+
+CONVOLUTIONS = ("forward", "grad_input", "grad_weight")
+PEER = "torch channels-last"
+
+
+def convolution_table(rows: list[Row]) -> list[str]:
+    """Each 3x3 convolution: PyTorch's time over that of what ``convolution`` takes by itself, and of a faster one."""
+    layers: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        family, _, layer = row["case"].partition(" ")
+        if family.startswith("convolution.") and " 3x3" in layer and row["versus_peer"] and row["candidate"] != PEER:
+            layers.setdefault(layer, {}).setdefault(family.removeprefix("convolution."), []).append(row)
+    cells = [[layer, *(_ratio(found.get(kernel, [])) for kernel in CONVOLUTIONS)] for layer, found in layers.items()]
+    taken = [row for found in layers.values() for each in found.values() for row in each if row["default"]]
+    if not taken:
+        return []
+    least = min(taken, key=lambda row: row["versus_peer"])
+    return [
+        *_table(["3x3 convolution", *CONVOLUTIONS], cells),
+        "",
+        f"PyTorch's time (channels-last) over ours, medians of paired ratios, of the implementation that is taken by "
+        f"itself; in parentheses another one where it is over 5 % faster. The least: {least['versus_peer']:.2f}x "
+        f"({least['case'].removeprefix('convolution.')}).",
+    ]
+
+
+def _ratio(rows: list[Row]) -> str:
+    taken = next((row for row in rows if row["default"]), None)
+    if taken is None:
+        return "not needed" if not rows else "not measured"
+    best = max(rows, key=lambda row: row["versus_peer"])
+    better = best["versus_peer"] > 1.05 * taken["versus_peer"]
+    return f"{taken['versus_peer']:.2f}x" + (f" ({best['candidate']} {best['versus_peer']:.2f}x)" if better else "")
+
+
+def kernel_table(rows: list[Row]) -> list[str]:
+    """Every implementation of every kernel that was measured."""
+    head = ["kernel", "implementation", "time", "IQR", "GFLOP/s", "GB/s", "of the roofline", "against PyTorch", "error"]
+    cells = [
+        [
+            row["case"],
+            f"**{row['candidate']}**" if row["default"] else row["candidate"],
+            f"{row['median_s'] * 1e3:.3f} ms",
+            f"{row['iqr']:.0%}",
+            f"{row['gflops']:.1f}",
+            f"{row['gbytes']:.1f}",
+            f"{row['share']:.0%}",
+            f"{row['versus_peer']:.2f}x" if row["versus_peer"] else "",
+            f"{row['error']:.0e}",
+        ]
+        for row in rows
+    ]
+    legend = (
+        "Bold: what is taken by itself. Speeds count the operations of the direct sum; the share of the roofline "
+        "counts those that the algorithm performs, and bandwidth only for what exceeds the last-level cache. Error: "
+        "against float64, relative to the largest number."
+    )
+    return [*_table(head, cells), "", legend]
+
+
+def memory_table(rows: list[Row]) -> list[str]:
+    """Peaks of resident memory, over what is needed and over PyTorch's."""
+    peaks = {row["case"]: row["peak"] for row in rows}
+    cells = []
+    for row in rows:
+        what = row["case"].partition("-")[2]
+        theirs = peaks.get(f"torch-{what}") if row["candidate"] == "minires" else None
+        cells.append(
+            [
+                what.replace("_", " "),
+                row["candidate"],
+                f"{row['peak'] / 2**20:.1f} MiB",
+                f"{row['peak'] / row['needed'] - 1:+.1%}" if row["needed"] else "",
+                f"{row['peak'] / theirs:.2f}x" if theirs else "",
+            ]
+        )
+    return _table(["memory", "engine", "peak", "over what must be kept", "of PyTorch's"], cells)
+
+
+def startup_table(rows: list[Row]) -> list[str]:
+    """Seconds from nothing to the end of an import, or of a first step."""
+    cells = []
+    for row in rows:
+        time = f"not measured: {row['missing']}" if "missing" in row else f"{row['median_s']:.2f} s"
+        goal = row.get("goal_s")
+        cells.append([row["case"], row["candidate"], time, f"{goal:g} s" if goal else ""])
+    return _table(["start", "engine", "time", "goal"], cells)
+
+
+def convergence_table(rows: list[Row]) -> list[str]:
+    """Losses of the same training, and how far each is from PyTorch's."""
+    cells = [
+        [
+            row["case"],
+            row["candidate"],
+            f"{row['first_steps_differ']:.0e}",
+            f"{row['training_loss']:.4f} ({row['training_loss_differs']:.2%})",
+            f"{row['test_loss']:.4f} ({row['test_loss_differs']:.2%})",
+        ]
+        for row in rows
+    ]
+    table = _table(["training", "engine", "first steps differ by", "mean training loss", "test loss at the end"], cells)
+    legend = (
+        "The same weights, batches and SGD. In parentheses: away from PyTorch in NCHW; PyTorch's own second layout "
+        "shows how far rounding alone leads."
+    )
+    return [*table, "", legend] if table else []
+
+
+def peers_table(rows: list[Row]) -> list[str]:
+    """One convolution, forward and backward, in each engine."""
+    cells = [
+        [row["candidate"], f"not measured: {row['missing']}", ""]
+        if "missing" in row
+        else [row["candidate"], f"{row['median_s'] * 1e3:.2f} ms", f"{row['ours_is_faster_by']:.1f}x"]
+        for row in rows
+    ]
+    return _table([f"{rows[0]['case']}, forward and backward", "time", "MiniRes is"], cells) if rows else []
+
+
+SECTIONS: tuple[tuple[str, str, Callable[[list[Row]], list[str]]], ...] = (
+    ("Training steps", "training_step_*.jsonl", step_table),
+    ("Convolutions", "kernels.jsonl", convolution_table),
+    ("Memory", "memory.jsonl", memory_table),
+    ("Start", "startup.jsonl", startup_table),
+    ("Convergence", "convergence.jsonl", convergence_table),
+    ("Other engines", "peers.jsonl", peers_table),
+)
+"""(title, files, table), in the order in which the README shows them."""
 
 
 if __name__ == "__main__":

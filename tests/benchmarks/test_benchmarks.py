@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import compare, kernels, report, results, roofline, startup, timing, training_step
-from benchmarks.cases import CASES, Case
-from minires import models
+from benchmarks import compare, kernels, results, roofline, startup, timing, training_step
+from benchmarks.cases import CASES, LAYERS, Case
+from minires import models, nn
+from minires.inspection import summary
 from minires_kernels.simd import kinds, registers
 
 PEAKS = roofline.Roofline(operations=1e15, bytes=1e15)
@@ -20,6 +21,26 @@ def test_every_kernel_of_a_family_has_a_case_that_can_be_costed(family):
     untimed = {"normalize_backward", "avg_pool", "avg_pool_backward"}  # off the training path of the papers' nets
     assert {case.kernel for case in cases} >= set(contract.KERNELS) - untimed
     assert all(operations >= 0 and moved > 0 for operations, moved in (case.cost for case in cases))
+
+
+@pytest.mark.parametrize(("net", "batch_and_side"), training_step.WORK.items())
+def test_every_3x3_convolution_of_the_nets_that_are_timed_has_a_case(net, batch_and_side):
+    batch, side = batch_and_side
+    module = models.create(net)
+    layers = {layer.name: layer for layer in summary(module, (3, side, side)).layers}
+    timed = {(each.N, each.C, each.O, each.side, each.stride) for each in LAYERS if each.size == 3}
+    convolutions = [(name, conv) for name, conv in named_modules(module) if isinstance(conv, nn.Conv2d)]
+    assert len(convolutions) > 18
+    for name, conv in convolutions:
+        if conv.kernel_size == (3, 3):
+            shape = layers[name].input_shape
+            assert (batch, conv.in_channels, conv.out_channels, shape[-1], conv.stride[0]) in timed, name
+
+
+def named_modules(module, prefix=""):
+    for name, child in module.named_children():
+        yield prefix + name, child
+        yield from named_modules(child, f"{prefix}{name}.")
 
 
 def small_case(kernel="relu"):
@@ -180,9 +201,3 @@ def test_a_training_step_learns_and_its_gradients_are_checked(monkeypatch):
     step = training_step.our_step(net, images, labels)
     losses = [step() for _ in range(8)]
     assert losses[-1] < losses[0]
-
-
-def test_the_report_needs_results(monkeypatch, tmp_path):
-    monkeypatch.setattr(report, "FOLDER", tmp_path)
-    with pytest.raises(SystemExit, match="no results yet"):
-        report.main()
