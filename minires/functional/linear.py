@@ -5,25 +5,48 @@ from __future__ import annotations
 from minires.function import Function
 from minires.functional.checks import require_tensor, shapes
 from minires.tensor import Tensor, apply
+from minires_kernels import Window, convolution
 from minires_kernels.arrays import Array
+
+FEW_PRODUCTS = 1 << 18
+"""Products of numbers up to which the array library's matrix product is taken. A BLAS computes more of them on threads
+of its own, and these stay awake for some 20 ms afterwards, looking for work, on the cores that our kernels need."""
+
+PIXEL = Window((1, 1))
 
 
 class Linear(Function):
-    """Y = X M^T + bias, with M the weight: dX = dY M, dM = dY^T X, dbias = dY summed over the batch."""
+    """Y = X M^T + bias, with M the weight: dX = dY M, dM = dY^T X, dbias = dY summed over the batch.
+
+    Many products are computed as a 1x1 convolution of images of one pixel, which is the same three matrix products.
+    """
 
     def forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
         self.save_for_backward(x=x, weight=weight)
-        y = x @ weight.T  # (N, in) @ (in, out) -> (N, out)
+        if x.shape[0] * weight.size <= FEW_PRODUCTS:
+            y = x @ weight.T  # (N, in) @ (in, out) -> (N, out)
+        else:
+            y = convolution.forward(_pixels(x), _pixels(weight), PIXEL)[:, :, 0, 0]
         return y if bias is None else y + bias
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         x, weight = self.saved.x, self.saved.weight
         needs_x, needs_weight, needs_bias = self.needs_input_grad
-        return (
-            grad_output @ weight if needs_x else None,  # (N, out) @ (out, in) -> (N, in)
-            grad_output.T @ x if needs_weight else None,  # (out, N) @ (N, in) -> (out, in)
-            grad_output.sum(0) if needs_bias else None,
-        )
+        grad_x = grad_weight = None
+        few = x.shape[0] * weight.size <= FEW_PRODUCTS
+        if needs_x and few:
+            grad_x = grad_output @ weight  # (N, out) @ (out, in) -> (N, in)
+        elif needs_x:
+            grad_x = convolution.grad_input(_pixels(grad_output), _pixels(weight), (*x.shape, 1, 1), PIXEL)[:, :, 0, 0]
+        if needs_weight and few:
+            grad_weight = grad_output.T @ x  # (out, N) @ (N, in) -> (out, in)
+        elif needs_weight:
+            grad_weight = convolution.grad_weight(_pixels(grad_output), _pixels(x), PIXEL)[:, :, 0, 0]
+        return grad_x, grad_weight, grad_output.sum(0) if needs_bias else None
+
+
+def _pixels(x: Array) -> Array:
+    return x[:, :, None, None]  # (N, features) -> (N, features, 1, 1)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

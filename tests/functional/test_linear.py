@@ -7,6 +7,7 @@ import pytest
 
 from minires import Tensor
 from minires.functional import linear
+from minires.functional.linear import FEW_PRODUCTS
 from tests import oracles_net
 from tests.questions import check_gradients, check_politeness
 
@@ -20,6 +21,26 @@ def test_value_and_gradients(shape):
     check_gradients(linear, *arrays)
     check_gradients(linear, *arrays[:2])
     check_politeness(linear, *arrays)
+
+
+@pytest.mark.parametrize("shape", [(40, 100, 80), (13, 7, 3001)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_many_products_give_the_same(shape, dtype):
+    """Above FEW_PRODUCTS other kernels compute: their three results against matrix products in float64."""
+    N, features, outputs = shape
+    assert N * features * outputs > FEW_PRODUCTS
+    rng = np.random.default_rng(1)
+    x, weight, upstream = (
+        rng.standard_normal(each).astype(dtype) for each in ((N, features), (outputs, features), (N, outputs))
+    )
+    tensors = Tensor(x, requires_grad=True), Tensor(weight, requires_grad=True)
+    y = linear(*tensors)
+    y.backward(upstream)
+    wide = [array.astype(np.float64) for array in (x, weight, upstream)]
+    expected = wide[0] @ wide[1].T, wide[2] @ wide[1], wide[2].T @ wide[0]
+    for found, value in zip((y.data, *(t.grad for t in tensors)), expected, strict=True):
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, value, rtol=0, atol=40 * np.finfo(dtype).eps * abs(value).max())
 
 
 @pytest.mark.parametrize("skipped", range(3))

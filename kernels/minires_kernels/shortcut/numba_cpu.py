@@ -44,8 +44,11 @@ def copy_pixel(kind: Any, x: Array, i: int, kept: int, y: Array, j: int, channel
         store(load(kind, x, i + c), y, j + c)
     if whole < kept:
         store_part(load_part(kind, x, i + whole, kept - whole), y, j + whole, kept - whole)
-    for c in range(kept, channels, kind.lanes):
-        store_part(zero(kind), y, j + c, channels - c)
+    last = channels - (channels - kept) % kind.lanes
+    for c in range(kept, last, kind.lanes):
+        store(zero(kind), y, j + c)
+    if last < channels:  # a store of part of a vector costs as much as many whole ones
+        store_part(zero(kind), y, j + last, channels - last)
 
 
 @njit(**PARALLEL)
