@@ -115,79 +115,80 @@ def blame(loss: Tensor, model: Module | None = None, *, seed: int = 0) -> BlameR
         )
     names = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
     sizes = (tensor.size for node in nodes for tensor in node.inputs if tensor is not None)
-    signs = Signs(max(loss.size, *sizes), np.random.default_rng((seed, 110)))
+    bench = Workbench(max(loss.size, *sizes), np.random.default_rng((seed, 110)))
     suspects = []
     for position, node in enumerate(nodes):
         slots = tuple(slot for slot, needed in enumerate(node.needs_input_grad) if needed)
-        units = disagreement(node, slots, signs)
+        units = disagreement(node, slots, bench)
         wrong: tuple[str, ...] = ()
         if not units <= LIMIT:
             arguments = inspect.getfullargspec(node.forward)
             known = arguments.args[1:] + [f"input {i}" for i in range(len(arguments.args) - 1, len(node.inputs))]
-            wrong = tuple(known[slot] for slot in slots if not disagreement(node, (slot,), signs) <= LIMIT)
+            wrong = tuple(known[slot] for slot in slots if not disagreement(node, (slot,), bench) <= LIMIT)
         origin = node.where().strip(" ()")
         suspects.append(Suspect(position, node_name(node, names), repr(node), origin, units, wrong))
     return BlameReport(tuple(suspects), seed)
 
 
-def disagreement(node: Function, slots: tuple[int, ...], signs: Signs) -> float:
+def disagreement(node: Function, slots: tuple[int, ...], bench: Workbench) -> float:
     """|<v, J u> - <J^T v, u>| of one node in units of expected rounding, moving the inputs ``slots``.
 
     Infinite when backward raises, returns the wrong shape or a number that isn't finite.
     """
     inputs: list[Any] = [None if tensor is None else tensor.data for tensor in node.inputs]
-    moves: dict[int, Array] = {}
+    above: list[Any] = [x if slot in slots else _wide(x) for slot, x in enumerate(inputs)]
+    below = list(above)
+    moves: dict[int, tuple[float, Array]] = {}
     for slot in slots:
         x = inputs[slot]
-        moves[slot] = signs.like(x) * ((float(dot(x, x)) / max(x.size, 1)) ** 0.5 or 1.0)
-    plus, plus_choice, _ = _forward(node, inputs, moves, STEP)
-    minus, minus_choice, _ = _forward(node, inputs, moves, -STEP)
-    v = signs.like(plus).copy(order="K")
+        size, signs = (square(x) / max(x.size, 1)) ** 0.5 or 1.0, bench.signs(x)
+        size = float(np.float32(size))  # signs are float32, and so is their product with it: exact
+        moves[slot] = size, signs
+        below[slot] = np.multiply(signs, size * STEP, out=bench.scratch(x, np.float64, 2 * slot))
+        above[slot] = np.add(x, below[slot], out=bench.scratch(x, np.float64, 2 * slot + 1))
+        below[slot] = np.subtract(x, below[slot], out=below[slot])
+    plus, plus_choice, _ = _forward(node, above)
+    minus, minus_choice, _ = _forward(node, below)
+    dtype = next(x.dtype for x in inputs if x is not None and x.dtype.kind == "f")
+    v = bench.scratch(plus, dtype, -1)
+    v[...] = bench.signs(plus)
     if any(isinstance(value, np.random.Generator) for value in vars(node).values()):
-        node = _forward(node, inputs, {}, 0.0)[2]  # it drew numbers: a twin that draws the same ones as the others
+        node = _forward(node, [_wide(x) for x in inputs])[2]  # a twin that draws the same numbers as the others
     own_choice = node.signature()
     for choice in (plus_choice, minus_choice):  # outputs that crossed a kink have no derivative: they don't vote
         if own_choice is not None and choice is not None and own_choice.shape == choice.shape == v.shape:
-            v[own_choice != choice] = 0
+            v *= own_choice == choice
     plus -= minus
-    left = float(dot(v, plus)) / (2 * STEP)
-    dtype = next(x.dtype for x in inputs if x is not None and x.dtype.kind == "f")
+    plus *= v
+    left = float(plus.sum()) / (2 * STEP)
     try:
-        gradients = node.backward(v.astype(dtype))
+        gradients = node.backward(v)
     except Exception:  # whatever it is, this node is where it happens
         return float("inf")
-    right = square = 0.0
-    for slot, move in moves.items():
+    right = squares = 0.0
+    for slot, (size, signs) in moves.items():
         gradient = gradients[slot]
         if gradient is None:
             continue
-        if gradient.shape != move.shape:
+        if gradient.shape != signs.shape:
             return float("inf")
-        move *= gradient
-        right += float(move.sum())
-        square += float(dot(move, move))
+        # NumPy adds in pairs, so float32 sums are good to a few units.
+        right += size * float(np.multiply(gradient, signs, out=bench.scratch(signs, dtype, -2)).sum())
+        squares += size**2 * square(gradient)
     rounding = float(np.finfo(dtype).eps) / 2 + STEP**2 + np.finfo(np.float64).eps / STEP
-    unit = rounding * max(square, float(dot(plus, plus)) / (2 * STEP) ** 2) ** 0.5
+    unit = rounding * max(squares, square(plus) / (2 * STEP) ** 2) ** 0.5
     if not np.isfinite(right):
         return float("inf")
     return abs(left - right) / unit if unit else 0.0
 
 
-def _forward(
-    node: Function, inputs: list[Any], moves: dict[int, Array], step: float
-) -> tuple[Array, Array | None, Function]:
-    """(output, signature, twin) of ``node`` with its inputs moved, in float64: computed by a copy of it, the twin."""
+def _wide(x: Array | None) -> Array | None:
+    return x if x is None or x.dtype.kind != "f" else x.astype(np.float64)
+
+
+def _forward(node: Function, arrays: list[Any]) -> tuple[Array, Array | None, Function]:
+    """(output, signature, twin) of ``node`` for other inputs: computed by a copy of it, the twin."""
     twin = _twin(node)
-    arrays = []
-    for slot, x in enumerate(inputs):
-        if x is None or x.dtype.kind != "f":
-            arrays.append(x)
-        elif slot in moves:
-            moved = moves[slot] * step
-            moved += x
-            arrays.append(moved)
-        else:
-            arrays.append(x.astype(np.float64))
     with np.errstate(all="ignore"):
         output = np.asarray(twin.forward(*arrays))
     return output, twin.signature(), twin
@@ -206,28 +207,39 @@ def _twin(node: Function) -> Function:
     return twin
 
 
-def dot(a: Array, b: Array) -> Any:
-    """sum(a b), of arrays laid out alike without a copy."""
-    if is_channels_last(a) and is_channels_last(b):
-        a, b = a.transpose(0, 2, 3, 1), b.transpose(0, 2, 3, 1)
-    return np.dot(a.reshape(-1), b.reshape(-1))
+def square(x: Array) -> float:
+    """The sum of x's squares. Not by BLAS: its threads would go on waiting, and take the cores from the kernels."""
+    flat = (x.transpose(0, 2, 3, 1) if is_channels_last(x) else x).reshape(-1)
+    return float(np.einsum("i,i->", flat, flat))
 
 
-class Signs:
-    """Arrays of +1 and -1: the cheapest random numbers, and as good as any others in an adjoint test.
+class Workbench:
+    """Random signs, and memory to work in that is asked for once: most nodes do less work than finding memory costs.
 
-    They are cut from one pool, each time elsewhere, and lie in memory as their model does: nothing is converted.
+    +1 and -1 are the cheapest random numbers, and as good as any others in an adjoint test. They are cut from one pool,
+    each time elsewhere. All arrays lie in memory as their model does, so that nothing is rearranged.
     """
 
     def __init__(self, largest: int, rng: np.random.Generator) -> None:
         bits = np.unpackbits(np.frombuffer(rng.bytes((largest + 4096) // 8 + 1), np.uint8))
-        self._pool, self._rng = bits * 2.0 - 1.0, rng
+        self._pool, self._rng = bits * np.float32(2) - np.float32(1), rng
+        self._pool.flags.writeable = False
+        self._largest = largest
+        self._memory: dict[int, Array] = {}
 
-    def like(self, model: Array) -> Array:
-        """A read-only float64 array of signs, shaped and laid out like ``model``."""
+    def signs(self, model: Array) -> Array:
+        """A read-only float32 array of signs, shaped and laid out like ``model``."""
         start = int(self._rng.integers(self._pool.size - model.size))
-        signs = self._pool[start : start + model.size]
-        if is_channels_last(model):
-            N, C, H, W = model.shape
-            return signs.reshape(N, H, W, C).transpose(0, 3, 1, 2)
-        return signs.reshape(model.shape)
+        return _laid_out(self._pool[start : start + model.size], model)
+
+    def scratch(self, model: Array, dtype: Any, place: int) -> Array:
+        """An array like ``model`` with anything in it; the next one at the same ``place`` takes its memory."""
+        memory = self._memory.setdefault(place, np.empty(self._largest))
+        return _laid_out(memory.view(dtype)[: model.size], model)
+
+
+def _laid_out(flat: Array, model: Array) -> Array:
+    if is_channels_last(model):
+        N, C, H, W = model.shape
+        return flat.reshape(N, H, W, C).transpose(0, 3, 1, 2)
+    return flat.reshape(model.shape)

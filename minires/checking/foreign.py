@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from minires.checking.complex_step import meter_for
 from minires.checking.gradcheck import Mode, check
 from minires.checking.kinks import Choices
 from minires.checking.report import GradReport
@@ -19,6 +20,7 @@ from minires.checking.subject import DamageError, Evaluation, Variable, input_na
 from minires_kernels.arrays import Array
 
 Backward = Callable[..., Any]
+Method = Literal["differences", "complex"]
 
 
 class ArraySubject:
@@ -56,6 +58,11 @@ class ArraySubject:
         if array.dtype.kind != "f":
             raise TypeError(f"check_arrays: {self.name} returned {array.dtype}; only real results have a gradient")
         return Evaluation(array, Choices())
+
+    def evaluate_at(self, arrays: list[Array]) -> Any:
+        """See :class:`minires.checking.complex_step.ComplexSubject`."""
+        waiting = iter(arrays)
+        return self._forward(*(next(waiting) if value.dtype.kind == "f" else value for value in self._arguments))
 
     def gradients(self, upstream: Array) -> list[Array | None]:
         """See :class:`minires.checking.subject.Subject`."""
@@ -128,24 +135,37 @@ def check_arrays(
     mode: Mode = "auto",
     rtol: float = 1e-6,
     seed: int = 0,
+    method: Method = "differences",
 ) -> GradReport:
     """:func:`minires.gradcheck` for plain NumPy code.
 
     ``forward(*arrays)`` returns an array; ``backward(grad_output, *arrays)`` its gradients, one per array, or one alone
-    (None where there is none). Floating-point arrays are passed as float64 copies, others as they are. Raises TypeError
-    for complex inputs and results, for a result that isn't an array, and for the wrong number of gradients.
+    (None where there is none). Floating-point arrays are passed as float64 copies, others as they are.
+    ``method="complex"`` measures by the complex step, to the last digits, where forward is analytic and computes with
+    complex numbers too (see :mod:`minires.checking.complex_step`); ``rtol`` may then be as small as 1e-12.
+
+    Raises TypeError for complex inputs and results, for a result that isn't an array, for the wrong number of
+    gradients, and for the complex step of a function that isn't analytic; ValueError for an unknown method.
     """
-    return check(ArraySubject(forward, backward, arrays), mode=mode, rtol=rtol, seed=seed)
+    subject = ArraySubject(forward, backward, arrays)
+    return check(subject, mode=mode, rtol=rtol, seed=seed, meter_kind=meter_for(method, "check_arrays"))
 
 
 def check_torch(
-    fn: Callable[..., Any], *tensors: Any, mode: Mode = "auto", rtol: float = 1e-6, seed: int = 0
+    fn: Callable[..., Any],
+    *tensors: Any,
+    mode: Mode = "auto",
+    rtol: float = 1e-6,
+    seed: int = 0,
+    method: Method = "differences",
 ) -> GradReport:
     """:func:`minires.gradcheck` for a function of torch tensors on the CPU, such as a ``torch.autograd.Function``.
 
-    The tensors that it is given are float64 copies. Raises TypeError for inputs that aren't torch tensors.
+    The tensors that it is given are float64 copies; ``method`` is as in :func:`check_arrays`. Raises TypeError for
+    inputs that aren't torch tensors.
     """
     torch = sys.modules.get("torch")
     if torch is None or not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
         raise TypeError("check_torch: every input must be a torch tensor; for NumPy arrays there is check_arrays")
-    return check(TorchSubject(fn, tensors), mode=mode, rtol=rtol, seed=seed)
+    subject = TorchSubject(fn, tensors)
+    return check(subject, mode=mode, rtol=rtol, seed=seed, meter_kind=meter_for(method, "check_torch"))

@@ -75,8 +75,15 @@ def gradcheck(
         subject.close()
 
 
-def check(subject: Subject, *, mode: Mode = "auto", rtol: float = 1e-6, seed: int = 0) -> GradReport:
-    """:func:`gradcheck` for any :class:`Subject`."""
+def check(
+    subject: Subject,
+    *,
+    mode: Mode = "auto",
+    rtol: float = 1e-6,
+    seed: int = 0,
+    meter_kind: Callable[..., Meter] = Meter,
+) -> GradReport:
+    """:func:`gradcheck` for any :class:`Subject`; ``meter_kind`` makes what measures its derivatives."""
     for variable in subject.variables:
         _require_finite(variable.name, variable.array)
 
@@ -117,7 +124,7 @@ def check(subject: Subject, *, mode: Mode = "auto", rtol: float = 1e-6, seed: in
     problem = _impoliteness(subject, before, gradients, upstream, kept)
     if problem:
         return failed(problem, "in place")
-    meter = Meter(subject, upstream, base.choices, base.output)
+    meter = meter_kind(subject, upstream, base.choices, base.output)
     elements = sum(variable.array.size for variable in subject.variables)
     every = mode == "full" or (mode == "auto" and elements <= FEW_ELEMENTS)
     comparisons = tuple(

@@ -102,3 +102,61 @@ def test_torch_functions():
     assert "a factor 2 is missing" in str(report)
     with pytest.raises(TypeError, match="must return one tensor"):
         check_torch(lambda x: (x, x), torch.tensor(X))
+
+
+# ---- the complex step
+
+
+def softplus(x, weight):
+    return np.log(1 + np.exp(x @ weight))
+
+
+def softplus_backward(grad_output, x, weight):
+    slope = grad_output / (1 + np.exp(-(x @ weight)))
+    return slope @ weight.T, x.T @ slope
+
+
+def test_the_complex_step_is_exact_to_rounding():
+    report = check_arrays(softplus, softplus_backward, X, WEIGHT, method="complex", rtol=1e-12)
+    assert report
+    assert all(point.numeric.noise < 1e-13 for comparison in report.comparisons for point in comparison.points)
+
+
+def test_the_complex_step_finds_what_differences_forgive():
+    def off_by_a_billionth(grad_output, x, weight):
+        grad_x, grad_weight = softplus_backward(grad_output, x, weight)
+        return grad_x * (1 + 1e-9), grad_weight
+
+    assert check_arrays(softplus, off_by_a_billionth, X, WEIGHT)
+    report = check_arrays(softplus, off_by_a_billionth, X, WEIGHT, method="complex", rtol=1e-12)
+    assert [comparison.ok for comparison in report.comparisons] == [False, True]
+
+
+def test_integers_stay_as_they_are_in_the_complex_step():
+    index = np.array([0, 2, 2])
+
+    def backward(grad_output, x, index):
+        grad = np.zeros_like(x)
+        np.add.at(grad, index, grad_output)
+        return grad
+
+    assert check_arrays(lambda x, index: x[index], backward, X, index, method="complex", rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("forward", "words"),
+    [
+        (lambda x: np.abs(x) * 2, "returned float64 for complex inputs: .* drops the imaginary part"),
+        (lambda x: x * np.conj(x), "isn't analytic in x"),
+        (lambda x: np.where(np.abs(x) > 0, x.conj(), x) ** 2 + 0 * x, "isn't analytic in x: along one direction"),
+        (lambda x: np.cbrt(x), "doesn't take complex numbers .TypeError: ufunc 'cbrt'"),
+    ],
+)
+def test_what_is_not_analytic_is_refused_in_a_sentence(forward, words):
+    with pytest.raises(TypeError, match=words):
+        check_arrays(forward, lambda g, x: 2 * g, X, method="complex")
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="method must be 'differences' or 'complex', got 'forward'"):
+        check_arrays(np.tanh, lambda g, x: g, X, method="forward")
