@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minires_kernels import Window, activation, convolution, normalization, patches, pooling, update
+from minires_kernels import Window, activation, convolution, cross_entropy, normalization, patches, pooling, update
 from minires_kernels.arrays import channels_last
 
 Rng = np.random.Generator
@@ -228,9 +228,26 @@ def update_cases() -> Iterator[Case]:
         yield Case("update", "sgd", net, inputs, update.cost(size))
 
 
+def cross_entropy_cases() -> Iterator[Case]:
+    """The losses of a batch of CIFAR-10 and of one of ImageNet."""
+    for N, K in ((128, 10), (8, 1000)):
+
+        def forward(rng: Rng, N: int = N, K: int = K) -> tuple[Any, ...]:
+            return rng.standard_normal((N, K), np.float32), rng.integers(0, K, N), 0.0
+
+        def backward(rng: Rng, N: int = N, K: int = K) -> tuple[Any, ...]:
+            logits, target, smoothing = forward(rng, N, K)
+            share = rng.standard_normal(N, np.float32)
+            return cross_entropy.cross_entropy(logits, target, smoothing)[1], target, smoothing, share
+
+        for kernel, make in (("cross_entropy", forward), ("cross_entropy_backward", backward)):
+            yield Case("cross_entropy", kernel, f"{N}x{K}", make, cross_entropy.cost(kernel, N, K))
+
+
 CASES: dict[str, Callable[[], Iterator[Case]]] = {
     "activation": activation_cases,
     "convolution": convolution_cases,
+    "cross_entropy": cross_entropy_cases,
     "normalization": normalization_cases,
     "patches": patches_cases,
     "pooling": pooling_cases,

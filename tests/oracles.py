@@ -6,6 +6,7 @@ and pairs where the library takes a Window, and gathers where the library scatte
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from math import isnan
 
@@ -298,3 +299,31 @@ def subsample_and_pad_backward(grad_output, x_shape, stride):
         if h % stride == 0 and w % stride == 0:
             grad_x[n, c, h, w] = grad_output[n, c, h // stride, w // stride]
     return grad_x
+
+
+# ---- cross-entropy
+
+
+def _smoothed(target, K, label_smoothing):
+    """q, the distribution that the softmax is compared with, row by row."""
+    q = np.full((len(target), K), label_smoothing / K)
+    for n, label in enumerate(target):
+        q[n, label] += 1 - label_smoothing
+    return q
+
+
+def cross_entropy(logits, target, label_smoothing):
+    """(losses, probabilities), by exact sums; a term whose share is 0 isn't added, whatever its logarithm."""
+    probabilities, losses = np.empty(logits.shape), np.empty(len(logits))
+    q = _smoothed(target, logits.shape[1], label_smoothing)
+    for n, row in enumerate(np.asarray(logits, np.float64)):
+        exponentials = [math.exp(z - max(row)) for z in row]
+        total = math.fsum(exponentials)
+        probabilities[n] = [e / total for e in exponentials]
+        losses[n] = -math.fsum(q[n, k] * (z - max(row) - math.log(total)) for k, z in enumerate(row) if q[n, k])
+    return losses, probabilities
+
+
+def cross_entropy_backward(probabilities, target, label_smoothing, share):
+    """The gradient of each row's loss, times its share."""
+    return (probabilities - _smoothed(target, probabilities.shape[1], label_smoothing)) * share[:, None]

@@ -7,6 +7,7 @@ from typing import Literal
 from minires.function import Function
 from minires.functional.checks import require_tensor, shapes
 from minires.tensor import Tensor, apply
+from minires_kernels import cross_entropy as kernels
 from minires_kernels.arrays import Array, array_module
 
 Reduction = Literal["mean", "sum", "none"]
@@ -19,27 +20,15 @@ class CrossEntropy(Function):
         self._target, self.label_smoothing, self.reduction = target, label_smoothing, reduction
 
     def forward(self, logits: Array) -> Array:
-        xp, N = array_module(logits), len(logits)
-        shifted = logits - logits.max(1, keepdims=True)
-        log_probabilities = shifted - xp.log(xp.exp(shifted).sum(1, keepdims=True))  # (N, K)
-        self.save_for_backward(log_probabilities=log_probabilities)
-        own = log_probabilities[xp.arange(N), self._target]
-        losses = -own  # (N,)
-        if self.label_smoothing:  # else a masked class, whose logarithm is -inf, would make 0 times infinity
-            smoothing = logits.dtype.type(self.label_smoothing)
-            losses = (1 - smoothing) * losses - smoothing * log_probabilities.mean(1)
+        losses, probabilities = kernels.cross_entropy(logits, self._target, self.label_smoothing)  # (N,), (N, K)
+        self.save_for_backward(probabilities=probabilities)
         return losses if self.reduction == "none" else losses.sum() if self.reduction == "sum" else losses.mean()
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
-        xp, log_probabilities = array_module(grad_output), self.saved.log_probabilities
-        N, K = log_probabilities.shape
-        dtype = log_probabilities.dtype.type
-        grad_logits = xp.exp(log_probabilities)
-        grad_logits -= dtype(self.label_smoothing / K)
-        grad_logits[xp.arange(N), self._target] -= dtype(1 - self.label_smoothing)
-        share = grad_output / dtype(N) if self.reduction == "mean" else grad_output
-        grad_logits *= share.reshape(-1, 1)  # (N, 1) or (1, 1)
-        return (grad_logits,)
+        probabilities = self.saved.probabilities
+        share = grad_output / probabilities.dtype.type(len(probabilities)) if self.reduction == "mean" else grad_output
+        shares = array_module(grad_output).broadcast_to(share, self._target.shape)  # one for each row: (N,)
+        return (kernels.cross_entropy_backward(probabilities, self._target, self.label_smoothing, shares),)
 
 
 def cross_entropy(

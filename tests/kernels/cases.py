@@ -371,3 +371,30 @@ for _shape, _channels, _stride in SHORTCUTS:
     _case("shortcut", "subsample_and_pad_backward", f"{_shape} to {_channels} channels, stride {_stride}",
           lambda rng, y=_y_shape, rest=(_shape, _stride): (rng.normal(size=y), *rest),
           oracles.subsample_and_pad_backward)  # fmt: skip
+
+
+# ---- cross-entropy: (N, K), label smoothing
+
+
+def _logits(rng, shape, masked=False):
+    logits, target = rng.normal(0.0, 3.0, shape), rng.integers(0, shape[1], shape[0])
+    if masked:  # every class but a row's own may be ruled out
+        logits[(rng.random(shape) < 0.3) & (np.arange(shape[1]) != target[:, None])] = -np.inf
+    return logits, target
+
+
+def _cross_entropy(name, shape, smoothing, masked=False):
+    def backward(rng):
+        logits, target = _logits(rng, shape, masked)
+        probabilities = oracles.cross_entropy(logits, target, smoothing)[1]
+        return probabilities, target, smoothing, rng.normal(size=shape[0])
+
+    _case("cross_entropy", "cross_entropy", name, lambda rng: (*_logits(rng, shape, masked), smoothing),
+          oracles.cross_entropy)  # fmt: skip
+    _case("cross_entropy", "cross_entropy_backward", name, backward, oracles.cross_entropy_backward)
+
+
+for _shape in [(1, 1), (3, 2), (5, 10), (17, 33), (7, 1000), (0, 4)]:
+    for _smoothing in (0.0, 0.1, 1.0):
+        _cross_entropy(f"{_shape}, smoothing {_smoothing}", _shape, _smoothing)
+_cross_entropy("masked classes", (9, 12), 0.0, masked=True)

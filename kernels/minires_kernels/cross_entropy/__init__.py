@@ -1,0 +1,42 @@
+"""Cross-entropy: the softmax of each row, its loss against an integer class, and their gradient.
+
+Contract, for each implementation, with z = logits (N, K), t = target (N,) integers in 0 ... K - 1, s = label_smoothing
+and q_k = (1 - s) [k = t] + s / K (Szegedy et al. 2016, section 7):
+
+- ``cross_entropy`` gives losses (N,), -sum_k q_k log softmax(z)_k, and probabilities (N, K), softmax(z). The largest
+  logit of a row is subtracted first, so that nothing overflows. Without smoothing, a class with logit -inf (masked)
+  has probability 0 and costs nothing.
+- ``cross_entropy_backward`` gives grad_logits (N, K): (probabilities - q) share, with ``share`` (N,) the gradient with
+  respect to each loss.
+- float32 or float64, kept; any strides accepted; new C-contiguous arrays returned; inputs never written. K >= 1 and
+  the range of target have been checked by the caller.
+
+Cost: forward reads N K numbers, writes as many, and takes the exponential of each (counted as one operation of four);
+backward reads and writes N K.
+"""
+
+from __future__ import annotations
+
+from minires_kernels.arrays import Array
+from minires_kernels.registry import select
+
+FAMILY = "cross_entropy"
+KERNELS = ("cross_entropy", "cross_entropy_backward")
+
+
+def cross_entropy(logits: Array, target: Array, label_smoothing: float = 0.0) -> tuple[Array, Array]:
+    """(losses (N,), probabilities (N, K)) of ``logits`` (N, K) against the classes ``target`` (N,)."""
+    kernel = select(FAMILY, "cross_entropy", logits, target, label_smoothing)
+    losses, probabilities = kernel(logits, target, label_smoothing)
+    return losses, probabilities
+
+
+def cross_entropy_backward(probabilities: Array, target: Array, label_smoothing: float, share: Array) -> Array:
+    """The gradient with respect to the logits (N, K), for the gradient ``share`` (N,) with respect to each loss."""
+    kernel = select(FAMILY, "cross_entropy_backward", probabilities, target, label_smoothing, share)
+    return kernel(probabilities, target, label_smoothing, share)
+
+
+def cost(kernel: str, N: int, K: int, itemsize: int = 4) -> tuple[int, int]:
+    """(floating-point operations, bytes that must move) of one call."""
+    return N * K * (4 if kernel == "cross_entropy" else 2), 2 * itemsize * N * K

@@ -1,0 +1,100 @@
+"""Softmax cross-entropy with Numba: a row is read, exponentiated, summed and normalized while it is in the cache.
+
+The bound is the exponential, some ten times the cost of everything else. A row is small (10 or 1,000 classes), so it is
+met three times in the first-level cache: for its largest number, for the exponentials and their sum, and to be divided.
+Rows are shared out among threads from some thousands of numbers on; below, a thread would be done before others woke.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from minires_kernels.arrays import Array
+from minires_kernels.flat import PARALLEL, SERIAL
+from minires_kernels.jit import njit
+
+DEVICE = "cpu"
+PREFERENCE = 100
+
+SMALL = 1 << 12
+"""Numbers that one thread exponentiates in the time that it takes to wake the others."""
+
+
+def cross_entropy(logits: Array, target: Array, label_smoothing: float = 0.0) -> tuple[Array, Array]:
+    """See :func:`minires_kernels.cross_entropy.cross_entropy`."""
+    losses, probabilities = np.empty(len(logits), logits.dtype), np.empty(logits.shape, logits.dtype)
+    rows(_plain(logits), _classes(target), float(label_smoothing), losses, probabilities)
+    return losses, probabilities
+
+
+def cross_entropy_backward(probabilities: Array, target: Array, label_smoothing: float, share: Array) -> Array:
+    """See :func:`minires_kernels.cross_entropy.cross_entropy_backward`."""
+    grad_logits = np.empty(probabilities.shape, probabilities.dtype)
+    rows_backward(_plain(probabilities), _classes(target), float(label_smoothing), _plain(share), grad_logits)
+    return grad_logits
+
+
+def _plain(x: Array) -> Array:
+    """``x`` contiguous, aligned and writable, the one type that is compiled; a copy if it isn't."""
+    return np.require(x, requirements=("C", "A", "W"))
+
+
+def _classes(target: Array) -> Array:
+    return np.require(target, np.int64, ("C", "A", "W"))
+
+
+@njit(**SERIAL)
+def row(logits: Array, target: int, smoothing: Any, probabilities: Array) -> Any:
+    """The loss of one row, in its dtype; ``probabilities`` are written."""
+    largest = logits[0]
+    for k in range(1, logits.size):
+        largest = max(largest, logits[k])
+    total = largest - largest  # 0 of the right type; NaN where there is no result
+    for k in range(logits.size):
+        probabilities[k] = math.exp(logits[k] - largest)
+        total += probabilities[k]
+    for k in range(logits.size):
+        probabilities[k] /= total
+    normalizer = largest + math.log(total)
+    loss = normalizer - logits[target]
+    if smoothing > 0:
+        mean = total - total
+        for k in range(logits.size):
+            mean += normalizer - logits[k]
+        loss = (1 - smoothing) * loss + smoothing * mean / logits.size
+    return loss
+
+
+@njit(**PARALLEL)
+def rows(logits: Array, target: Array, smoothing: float, losses: Array, probabilities: Array) -> None:
+    """Every row: in one go if there are few numbers, else shared out among threads."""
+    if logits.size <= SMALL:
+        for n in range(losses.size):
+            losses[n] = row(logits[n], target[n], smoothing, probabilities[n])
+    else:
+        for n in prange(losses.size):
+            losses[n] = row(logits[n], target[n], smoothing, probabilities[n])
+
+
+@njit(**SERIAL)
+def row_backward(probabilities: Array, target: int, smoothing: float, share: Any, grad_logits: Array) -> None:
+    """grad_logits = (probabilities - q) share, of one row."""
+    everywhere = smoothing / probabilities.size
+    for k in range(probabilities.size):
+        grad_logits[k] = (probabilities[k] - everywhere) * share
+    grad_logits[target] = (probabilities[target] - everywhere - (1 - smoothing)) * share
+
+
+@njit(**PARALLEL)
+def rows_backward(probabilities: Array, target: Array, smoothing: float, share: Array, grad_logits: Array) -> None:
+    """Every row, shared out as in ``rows``."""
+    if probabilities.size <= SMALL:
+        for n in range(share.size):
+            row_backward(probabilities[n], target[n], smoothing, share[n], grad_logits[n])
+    else:
+        for n in prange(share.size):
+            row_backward(probabilities[n], target[n], smoothing, share[n], grad_logits[n])
