@@ -202,6 +202,15 @@ def convergence_table(rows: list[Row]) -> list[str]:
     return [*table, "", legend] if table else []
 
 
+def gradients_table(rows: list[Row]) -> list[str]:
+    """Errors of whole nets' gradients, of each engine."""
+    cells = [
+        [row["case"], row["candidate"], f"{row['median']:.1e}", f"{row['mean']:.1e}", str(len(row["errors"]))]
+        for row in rows
+    ]
+    return _table(["net", "engine", "median error", "mean", "of nets"], cells) if cells else []
+
+
 def peers_table(rows: list[Row]) -> list[str]:
     """One convolution, forward and backward, in each engine."""
     cells = [
@@ -216,6 +225,7 @@ def peers_table(rows: list[Row]) -> list[str]:
 SECTIONS: tuple[tuple[str, str, Callable[[list[Row]], list[str]]], ...] = (
     ("Training steps", "training_step_*.jsonl", step_table),
     ("Convolutions", "kernels.jsonl", convolution_table),
+    ("Gradients of whole nets, relative error against float64", "gradients.jsonl", gradients_table),
     ("Memory", "memory.jsonl", memory_table),
     ("Start", "startup.jsonl", startup_table),
     ("Convergence", "convergence.jsonl", convergence_table),
