@@ -20,13 +20,15 @@ from benchmarks.results import write
 from benchmarks.timing import alternate, retain_pages
 from minires import functional
 from minires_kernels import Window, load
+from minires_kernels.arrays import channels_last
 
 Array = np.ndarray[Any, Any]
 Step = Callable[[], tuple[Array, Array]]
 
 
 def minires_step(x: Array, weight: Array, upstream: Array, threads: int) -> Step:
-    """MiniRes, through its public API."""
+    """MiniRes, through its public API; x and upstream lie channels-last, as activations do within one of its nets."""
+    x, upstream = channels_last(x), channels_last(upstream)
 
     def step() -> tuple[Array, Array]:
         images, kernel = minires.Tensor(x, requires_grad=True), minires.Parameter(weight)
@@ -108,12 +110,11 @@ def tinygrad_step(x: Array, weight: Array, upstream: Array, threads: int) -> Ste
     """tinygrad on its CPU device, which needs clang."""
     from tinygrad import Tensor as TinyTensor
 
-    grad = TinyTensor(upstream)
+    images, kernel, grad = TinyTensor(x), TinyTensor(weight), TinyTensor(upstream)
 
     def step() -> tuple[Array, Array]:
-        images, kernel = TinyTensor(x, requires_grad=True), TinyTensor(weight, requires_grad=True)
-        (images.conv2d(kernel, padding=1) * grad).sum().backward()
-        return images.grad.numpy(), kernel.grad.numpy()
+        grad_images, grad_kernel = (images.conv2d(kernel, padding=1) * grad).sum().gradient(images, kernel)
+        return grad_images.numpy(), grad_kernel.numpy()
 
     return step
 
