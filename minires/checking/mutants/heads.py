@@ -78,7 +78,7 @@ def cross_entropy_averaged_over_classes(node: Any, g: Array, right: Right) -> Gr
 @mutant(CrossEntropy, "target")
 def cross_entropy_target_forgotten(node: Any, g: Array, right: Right) -> Gradients:
     """The target is not subtracted: the probabilities alone."""
-    probabilities = np.exp(node.saved.log_probabilities)
+    probabilities = node.saved.probabilities
     return (probabilities * (g / len(probabilities)),)
 
 
