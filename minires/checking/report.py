@@ -257,7 +257,7 @@ def _listing(kinks: Counter[str], most: int = 4) -> str:
 
 
 def _comparison_dict(comparison: Comparison) -> dict[str, Any]:
-    worst = comparison.worst
+    worst, (cosine, relative) = comparison.worst, comparison.agreement()
     return {
         "name": comparison.name,
         "shape": list(comparison.shape),
@@ -266,6 +266,8 @@ def _comparison_dict(comparison: Comparison) -> dict[str, Any]:
         "points": len(comparison.points),
         "wrong": len(comparison.wrong),
         "excluded": comparison.excluded,
+        "cosine": cosine if np.isfinite(cosine) else None,  # of two zeros there is none, and JSON knows no NaN
+        "relative_error": relative,
         "worst": None
         if worst is None
         else {

@@ -323,7 +323,9 @@ def test_the_report_knows_the_source_line_and_fits_into_json():
 
     report = minires.gradcheck(HalfSquare, normal(3, 4))
     assert report.source.rpartition(":")[0].endswith("test_gradcheck.py")
-    assert json.loads(json.dumps(report.to_dict()))["comparisons"][0]["wrong"] == 12
+    comparison = json.loads(json.dumps(report.to_dict()))["comparisons"][0]
+    assert comparison["wrong"] == 12
+    assert (comparison["cosine"], comparison["relative_error"]) == pytest.approx(report.comparisons[0].agreement())
     assert "FAILED" in report._repr_html_()
 
 
