@@ -1,6 +1,7 @@
 """Kinks inside whole nets: a right net placed on them checks clean, and the report says what was left out, and why."""
 
 import numpy as np
+import pytest
 
 import minires
 from minires import Tensor, functional, models
@@ -11,8 +12,9 @@ def images(*shape):
     return np.random.default_rng(4).standard_normal(shape)
 
 
-def test_a_resnet_with_channels_on_the_kink_checks_clean():
-    net = models.create("resnet8", widths=(2, 3, 4), rng=np.random.default_rng(0))
+@pytest.mark.parametrize("name", ["resnet8", "resnet20"])
+def test_a_resnet_with_channels_on_the_kink_checks_clean(name):
+    net = models.create(name, widths=(2, 3, 4), rng=np.random.default_rng(0))
     norm = net.layer1[0].bn1
     norm.weight.data[1] = norm.bias.data[1] = 0.0  # every number of this channel is exactly 0 in front of its ReLU
     report = minires.gradcheck(net, images(2, 3, 6, 6), mode="fast")
