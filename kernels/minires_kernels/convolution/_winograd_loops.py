@@ -215,17 +215,23 @@ def unpack_strip(
 
 
 @njit(error_model="numpy")
+def neighbours(kind: Any, grid: Any, first: int, last: int) -> tuple[int, int, int, int]:
+    """(tiles, n, h, w): how many of the tiles ``first`` ... ``last`` lie side by side; the first's image and corner."""
+    row = first // grid.right
+    right = first - row * grid.right
+    n = row // grid.down
+    return min(grid.right - right, last - first), n, (row - n * grid.down) * kind.m, right * kind.m
+
+
+@njit(error_model="numpy")
 def transform_patches(
     kind: Any, grid: Any, x: Any, first: int, last: int, V: Any, at: int, strip: Any, strip_at: int
 ) -> None:
     """V = B^T d B of the patches ``first`` ... ``last``: (position, tile, channel)."""
     C, step = grid.C_padded, grid.V_step
     while first < last:
-        row = first // grid.right
-        right = first - row * grid.right
-        tiles = min(grid.right - right, last - first)
-        n = row // grid.down
-        h, w, columns = (row - n * grid.down) * kind.m - grid.top, right * kind.m - grid.left, tiles * kind.m + 2
+        tiles, n, h, w = neighbours(kind, grid, first, last)
+        h, w, columns = h - grid.top, w - grid.left, tiles * kind.m + 2
         pack_strip(kind.vector, x, n, grid.H, grid.W, grid.C, h, kind.size, w, columns, strip, strip_at, C)
         for start in range(strip_at, strip_at + tiles * kind.m * C, kind.m * C):
             for c in range(0, C, kind.vector.lanes):
@@ -242,11 +248,8 @@ def transform_outputs(
     """y = A^T M A of the tiles ``first`` ... ``last``; M holds the channels from ``channel`` on."""
     O, step = grid.strip_O, grid.M_step
     while first < last:
-        row = first // grid.right
-        right = first - row * grid.right
-        tiles = min(grid.right - right, last - first)
-        n = row // grid.down
-        h, w, columns = (row - n * grid.down) * kind.m, right * kind.m, tiles * kind.m
+        tiles, n, h, w = neighbours(kind, grid, first, last)
+        columns = tiles * kind.m
         for start in range(strip_at, strip_at + columns * O, kind.m * O):
             for o in range(0, O, kind.vector.lanes):
                 patch = simd.tile_load(kind.patch, M, at + o, kind.size * step, step)
@@ -351,11 +354,8 @@ def transform_gradients(
     """E = A grad_y A^T of the tiles ``first`` ... ``last``: (position, tile, channel)."""
     O, step = grid.strip_O, grid.M_step
     while first < last:
-        row = first // grid.right
-        right = first - row * grid.right
-        tiles = min(grid.right - right, last - first)
-        n = row // grid.down
-        h, w, columns = (row - n * grid.down) * kind.m, right * kind.m, tiles * kind.m
+        tiles, n, h, w = neighbours(kind, grid, first, last)
+        columns = tiles * kind.m
         pack_strip(kind.vector, grad_output, n, grid.OH, grid.OW, grid.O, h, kind.m, w, columns, strip, strip_at, O)
         for start in range(strip_at, strip_at + columns * O, kind.m * O):
             for o in range(0, O, kind.vector.lanes):
