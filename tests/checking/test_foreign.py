@@ -31,22 +31,28 @@ def test_a_wrong_numpy_function_is_explained():
     assert "test_foreign.py:" in report.source
 
 
+INDEX = np.array([0, 2, 2])
+
+
+def chosen(x, index):
+    return x[index]
+
+
+def chosen_backward(grad_output, x, index):
+    grad = np.zeros_like(x)
+    np.add.at(grad, index, grad_output)
+    return grad
+
+
 def test_a_single_gradient_and_integers_are_accepted():
-    index = np.array([0, 2, 2])
-
-    def backward(g, x, index):
-        grad = np.zeros_like(x)
-        np.add.at(grad, index, g)
-        return grad
-
-    assert check_arrays(lambda x, index: x[index], backward, X, index)
+    assert check_arrays(chosen, chosen_backward, X, INDEX)
 
     def overwriting(g, x, index):
         grad = np.zeros_like(x)
         grad[index] = g
         return grad
 
-    assert check_arrays(lambda x, index: x[index], overwriting, X, index).cause == "overwritten"
+    assert check_arrays(chosen, overwriting, X, INDEX).cause == "overwritten"
 
 
 def test_misbehaviour_is_said_in_a_sentence():
@@ -133,14 +139,7 @@ def test_the_complex_step_finds_what_differences_forgive():
 
 
 def test_integers_stay_as_they_are_in_the_complex_step():
-    index = np.array([0, 2, 2])
-
-    def backward(grad_output, x, index):
-        grad = np.zeros_like(x)
-        np.add.at(grad, index, grad_output)
-        return grad
-
-    assert check_arrays(lambda x, index: x[index], backward, X, index, method="complex", rtol=1e-13)
+    assert check_arrays(chosen, chosen_backward, X, INDEX, method="complex", rtol=1e-13)
 
 
 @pytest.mark.parametrize(

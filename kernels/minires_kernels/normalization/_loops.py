@@ -145,14 +145,24 @@ def piece_statistics(kind: Any, x: Array, C: int, inner: int, p: int, means: Arr
 
 @njit(**SERIAL)
 def total_statistics(cuts: Cut, size: int, means: Array, squares: Array, mean: Array, variance: Array) -> None:
-    """Mean and biased variance (C,) from the pieces' (Chan, Golub and LeVeque 1983, eq. 2.1)."""
+    """Mean and biased variance (C,) from the pieces' (Chan, Golub and LeVeque 1983, eq. 2.1).
+
+    Means are averaged as differences from the first piece's: shares that don't quite add up to 1 then cost a constant
+    channel nothing, and its variance is 0.
+    """
     C, channels = mean.size, cuts.channels
-    total, square = np.zeros(C), np.zeros(C)
+    base, total, square = np.zeros(C), np.zeros(C), np.zeros(C)
+    for p in range(cuts.pieces - 1, -1, -1):
+        first, piece = base[bounds(cuts, p)[2] :], part(means, p, channels)
+        for c in range(channels):
+            first[c] = piece[c]
     for p in range(cuts.pieces):
         start, stop, channel = bounds(cuts, p)
         share, own, piece = (stop - start) / channels / (size / C), total[channel:], part(means, p, channels)
+        first = base[channel:]
         for c in range(channels):
-            own[c] += share * piece[c]
+            own[c] += share * (piece[c] - first[c])
+    total += base
     for p in range(cuts.pieces):
         start, stop, channel = bounds(cuts, p)
         m, own, center = (stop - start) / channels, square[channel:], total[channel:]
