@@ -61,14 +61,14 @@ def first_choice(dtype: Any, C: int, O: int, pixels: int, window: Window, groups
     ========  =====  ================  =================
     channels  H = W  few pixels        many
     ========  =====  ================  =================
-    16        32      256: 0.9 1.0 0.9   131072: 1.6 1.5 1.7
+    16        32     *256: 0.9 1.0 0.9   131072: 1.6 1.5 1.7
     64        8       128: 1.4 1.4 1.2     8192: 2.6 2.7 3.3
     256       14      196: 1.7 1.8 1.9      392: 1.6 1.8 2.2
     512       7        98: 1.7 1.8 1.8      392: 1.9 2.0 2.9
     ========  =====  ================  =================
 
-    float64 is for checking gradients, so it stays with the sum whose error is smallest. Fewer than 16 channels leave
-    the transforms without enough products to pay for them.
+    (* one image of 16 x 16.) float64 is for checking gradients, so it stays with the plain sum. Fewer than 16 channels
+    leave the transforms without enough products to pay for them.
     """
     winograd = window == Window((3, 3), padding=window.padding) and dtype == "float32" and groups == 1
     return "winograd4_cpu" if winograd and min(C, O) >= 16 and pixels >= max(96, 8192 // min(C, O)) else None

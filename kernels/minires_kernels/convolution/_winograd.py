@@ -1,6 +1,6 @@
 """Winograd's algorithm as the three kernels of a convolution: which shapes, how memory is laid out, which program runs.
 
-The algorithm and its loops are in ``_winograd_loops``.
+The algorithm is in ``_winograd_algorithm``, its loops are in ``_winograd_loops``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from minires_kernels.arena import empty_channels_last, scratch
 from minires_kernels.arrays import Array
 from minires_kernels.convolution import _winograd_loops as loops
 from minires_kernels.convolution._geometry import PHASE, Record, Shape, best_tile, flat, integers, record
-from minires_kernels.convolution._winograd_loops import FILTERS, Algorithm
+from minires_kernels.convolution._winograd_algorithm import Algorithm
+from minires_kernels.convolution._winograd_loops import FILTERS
 from minires_kernels.flat import pixels
 from minires_kernels.simd import Tile, address, in_parallel, kinds, vector
 from minires_kernels.window import Window

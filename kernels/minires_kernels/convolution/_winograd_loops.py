@@ -1,17 +1,4 @@
-"""Winograd's minimal filtering F(m x m, 3 x 3): fewer multiplications for a 3x3 convolution of stride 1.
-
-A tile of m x m outputs sees a patch d of (m+2) x (m+2) inputs and a filter g of 3 x 3. Instead of 9 m^2 products,
-
-    y = A^T [ (G g G^T) * (B^T d B) ] A        (* element by element)
-
-takes (m+2)^2: 16 instead of 36 for m = 2, and 36 instead of 144 for m = 4. (Winograd 1980; for convolutional networks
-Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.) Summed over channels, each of the
-(m+2)^2 positions is a matrix product of its own, [tiles, C] x [C, O]; these run on register tiles. The transforms are
-sums of vectors of channels, in registers from load to store (``simd.tile_sandwich``).
-
-- forward: V = B^T d B, U = G g G^T, M = V U for each position, y = A^T M A.
-- grad_input: forward of grad_output with the filters turned round and transposed, and padding 2 - P.
-- grad_weight: the transposed algorithm, grad_g = G^T [ sum over tiles (B^T d B) (A grad_y A^T)^T ] G.
+"""The loops of Winograd's algorithm, whose mathematics and letters (V, U, M, A, B, G) are in ``_winograd_algorithm``.
 
 Memory. *Tiles first*: a block of tiles is transformed, multiplied and transformed back before the next, so V and M stay
 in the second-level cache, while all of U is read for each block. *Filters first*, where U would be larger than all of
@@ -29,13 +16,13 @@ cache.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from minires_kernels import simd
 from minires_kernels.convolution._direct import copy, fill_zero
+from minires_kernels.convolution._winograd_algorithm import Algorithm
 from minires_kernels.jit import njit
-from minires_kernels.simd import Kind, Matrix, Tile, Vector
+from minires_kernels.simd import Tile, Vector
 
 CHANNELS = 16
 """Channels that the products of forward and grad_input sum up before they are added to what is there: of all their
@@ -44,110 +31,9 @@ rounding errors, that of one long sum would be the largest."""
 FILTERS = 64
 """Channels in whose transformed filters, to one block of channels out, are made at once where filters come first."""
 
-Rows: TypeAlias = tuple[tuple[float, ...], ...]
-
-INPUT: dict[int, Rows] = {
-    2: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
-    4: (
-        (1, 0, -97 / 36, 0, 1, 0),
-        (0, -3 / 2, -9 / 4, 2 / 3, 1, 0),
-        (0, 3 / 2, -9 / 4, -2 / 3, 1, 0),
-        (0, -2 / 3, -4 / 9, 3 / 2, 1, 0),
-        (0, 2 / 3, -4 / 9, -3 / 2, 1, 0),
-        (0, 1, 0, -97 / 36, 0, 1),
-    ),
-}
-"""B^T, for the points 0, 1, -1, infinity (m = 2) and 0, 2/3, -2/3, 3/2, -3/2, infinity (m = 4).
-
-The points decide how far intermediate numbers exceed the result, and so the rounding error. With 0, 1, -1, 2, -2 and
-infinity, which spare multiplications, it is twice as large: 1.7e-6 instead of 0.8e-6 of the outputs' root mean square
-for 64 channels in one long sum, where the direct sum has 0.3e-6.
-"""
-
-FILTER: dict[int, Rows] = {
-    2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-    4: (
-        (1, 0, 0),
-        (-81 / 130, -27 / 65, -18 / 65),
-        (-81 / 130, 27 / 65, -18 / 65),
-        (8 / 65, 12 / 65, 18 / 65),
-        (8 / 65, -12 / 65, 18 / 65),
-        (0, 0, 1),
-    ),
-}
-"""G."""
-
-OUTPUT: dict[int, Rows] = {
-    2: ((1, 1, 1, 0), (0, 1, -1, -1)),
-    4: (
-        (1, 1, 1, 1, 1, 0),
-        (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2, 0),
-        (0, 4 / 9, 4 / 9, 9 / 4, 9 / 4, 0),
-        (0, 8 / 27, -8 / 27, 27 / 8, -27 / 8, 1),
-    ),
-}
-"""A^T."""
-
-
-def _transposed(rows: Rows) -> Rows:
-    return tuple(zip(*rows, strict=True))
-
-
-@dataclass(frozen=True)
-class Algorithm(Kind):
-    """F(m x m, 3 x 3) on vectors of channels: a compile-time constant of the programs below."""
-
-    vector: Vector
-    m: int
-
-    @property
-    def size(self) -> int:
-        """Rows and columns of a patch."""
-        return self.m + 2
-
-    @property
-    def patch(self) -> Tile:
-        """(m+2) x (m+2) vectors."""
-        return Tile(self.vector, self.m + 2, self.m + 2)
-
-    @property
-    def outputs(self) -> Tile:
-        """m x m vectors."""
-        return Tile(self.vector, self.m, self.m)
-
-    @property
-    def filters(self) -> Tile:
-        """3 x 3 vectors."""
-        return Tile(self.vector, 3, 3)
-
-    @property
-    def input(self) -> Matrix:
-        """B^T: from a patch of x."""
-        return Matrix(INPUT[self.m])
-
-    @property
-    def filter(self) -> Matrix:
-        """G: from a filter."""
-        return Matrix(FILTER[self.m])
-
-    @property
-    def output(self) -> Matrix:
-        """A^T: to outputs."""
-        return Matrix(OUTPUT[self.m])
-
-    @property
-    def grad_output(self) -> Matrix:
-        """A: from gradients of outputs."""
-        return Matrix(_transposed(OUTPUT[self.m]))
-
-    @property
-    def grad_filter(self) -> Matrix:
-        """G^T: to the gradient of a filter."""
-        return Matrix(_transposed(FILTER[self.m]))
-
 
 @njit(error_model="numpy")
-def transform_filter(kind: Any, grid: Any, weight: Any, o: int, c: int, U: Any, at: int) -> None:
+def transform_filter(kind: Algorithm, grid: Any, weight: Any, o: int, c: int, U: Any, at: int) -> None:
     """U = G g G^T for the filters from channel in ``c`` to a vector of channels out; zeros beyond the last O."""
     filters = simd.tile_zero(kind.filters)
     if o < grid.O:
@@ -160,7 +46,7 @@ def transform_filter(kind: Any, grid: Any, weight: Any, o: int, c: int, U: Any, 
 
 @njit(error_model="numpy")
 def transform_filters(
-    kind: Any, part: int, parts: int, grids: Any, _phases: Any, weight: Any, U: Any, _third: Any, _fourth: Any
+    kind: Algorithm, part: int, parts: int, grids: Any, _phases: Any, weight: Any, U: Any, _third: Any, _fourth: Any
 ) -> None:
     """All filters, as panels (position, block of channels out, channel in, tile's width)."""
     grid = grids[0]
@@ -173,7 +59,7 @@ def transform_filters(
 
 @njit(error_model="numpy")
 def pack_strip(
-    kind: Any, x: Any, n: int, H: int, W: int, C: int, h: int, rows: int, w: int, columns: int,
+    kind: Vector, x: Any, n: int, H: int, W: int, C: int, h: int, rows: int, w: int, columns: int,
     strip: Any, at: int, padded: int,
 ) -> None:  # fmt: skip
     """strip[at : ...] (rows, columns, padded) = rows ``h`` ... and columns ``w`` ... of image n of x (N, H, W, C).
@@ -199,7 +85,7 @@ def pack_strip(
 
 @njit(error_model="numpy")
 def unpack_strip(
-    kind: Any, strip: Any, at: int, padded: int, rows: int, columns: int,
+    kind: Vector, strip: Any, at: int, padded: int, rows: int, columns: int,
     y: Any, n: int, H: int, W: int, C: int, h: int, w: int, first: int,
 ) -> None:  # fmt: skip
     """The reverse: what lies inside image n of y (N, H, W, C), the strip's channels being those from ``first`` on."""
@@ -215,7 +101,7 @@ def unpack_strip(
 
 
 @njit(error_model="numpy")
-def neighbours(kind: Any, grid: Any, first: int, last: int) -> tuple[int, int, int, int]:
+def neighbours(kind: Algorithm, grid: Any, first: int, last: int) -> tuple[int, int, int, int]:
     """(tiles, n, h, w): how many of the tiles ``first`` ... ``last`` lie side by side; the first's image and corner."""
     row = first // grid.right
     right = first - row * grid.right
@@ -225,7 +111,7 @@ def neighbours(kind: Any, grid: Any, first: int, last: int) -> tuple[int, int, i
 
 @njit(error_model="numpy")
 def transform_patches(
-    kind: Any, grid: Any, x: Any, first: int, last: int, V: Any, at: int, strip: Any, strip_at: int
+    kind: Algorithm, grid: Any, x: Any, first: int, last: int, V: Any, at: int, strip: Any, strip_at: int
 ) -> None:
     """V = B^T d B of the patches ``first`` ... ``last``: (position, tile, channel)."""
     C, step = grid.C_padded, grid.V_step
@@ -243,7 +129,7 @@ def transform_patches(
 
 @njit(error_model="numpy")
 def transform_outputs(
-    kind: Any, grid: Any, M: Any, at: int, first: int, last: int, y: Any, strip: Any, strip_at: int, channel: int
+    kind: Algorithm, grid: Any, M: Any, at: int, first: int, last: int, y: Any, strip: Any, strip_at: int, channel: int
 ) -> None:
     """y = A^T M A of the tiles ``first`` ... ``last``; M holds the channels from ``channel`` on."""
     O, step = grid.strip_O, grid.M_step
@@ -261,7 +147,7 @@ def transform_outputs(
 
 @njit(error_model="numpy")
 def products(
-    tile: Any, positions: int, V: Any, v_at: int, v_step: int, v_tile: int, tiles: int, U: Any, u_at: int, u_step: int,
+    tile: Tile, positions: int, V: Any, v_at: int, v_step: int, v_tile: int, tiles: int, U: Any, u_at: int, u_step: int,
     channels: int, blocks: int, M: Any, m_at: int, m_step: int, m_tile: int, before: int,
 ) -> None:  # fmt: skip
     """The micro-kernel of forward: for each position M[tiles, O] = V[tiles, C] U[C, O].
@@ -288,7 +174,9 @@ def products(
 
 
 @njit(error_model="numpy")
-def correlate(kind: Any, part: int, parts: int, grids: Any, _phases: Any, x: Any, U: Any, y: Any, work: Any) -> None:
+def correlate(
+    kind: Algorithm, part: int, parts: int, grids: Any, _phases: Any, x: Any, U: Any, y: Any, work: Any
+) -> None:
     """Blocks of tiles: transformed, multiplied at each position, transformed back."""
     grid = grids[0]
     first, last = part * grid.tiles // parts, (part + 1) * grid.tiles // parts
@@ -310,7 +198,7 @@ def correlate(kind: Any, part: int, parts: int, grids: Any, _phases: Any, x: Any
 
 @njit(error_model="numpy")
 def spread_patches(
-    kind: Any, part: int, parts: int, grids: Any, _phases: Any, x: Any, grad_output: Any, V: Any, work: Any
+    kind: Algorithm, part: int, parts: int, grids: Any, _phases: Any, x: Any, grad_output: Any, V: Any, work: Any
 ) -> None:
     """Filters first: V of all tiles, and behind it E of all tiles if there is a ``grad_output``."""
     grid = grids[0]
@@ -323,7 +211,7 @@ def spread_patches(
 
 @njit(error_model="numpy")
 def correlate_filters(
-    kind: Any, part: int, parts: int, grids: Any, _phases: Any, V: Any, weight: Any, y: Any, work: Any
+    kind: Algorithm, part: int, parts: int, grids: Any, _phases: Any, V: Any, weight: Any, y: Any, work: Any
 ) -> None:
     """Filters first: a block of channels out at a time, for all tiles. Its filters are transformed, used, forgotten."""
     grid = grids[0]
@@ -349,7 +237,7 @@ def correlate_filters(
 
 @njit(error_model="numpy")
 def transform_gradients(
-    kind: Any, grid: Any, grad_output: Any, first: int, last: int, E: Any, at: int, strip: Any, strip_at: int
+    kind: Algorithm, grid: Any, grad_output: Any, first: int, last: int, E: Any, at: int, strip: Any, strip_at: int
 ) -> None:
     """E = A grad_y A^T of the tiles ``first`` ... ``last``: (position, tile, channel)."""
     O, step = grid.strip_O, grid.M_step
@@ -367,7 +255,7 @@ def transform_gradients(
 
 @njit(error_model="numpy")
 def product_sums(
-    tile: Any, positions: int, V: Any, v_at: int, v_step: int, v_tile: int, tiles: int, E: Any, e_at: int,
+    tile: Tile, positions: int, V: Any, v_at: int, v_step: int, v_tile: int, tiles: int, E: Any, e_at: int,
     e_step: int, e_tile: int, sums: Any, at: int, step: int, channels: int, width: int,
 ) -> None:  # fmt: skip
     """The micro-kernel of grad_weight: for each position sums[C, O] += V[tiles, C]^T E[tiles, O], O being ``width``."""
@@ -386,7 +274,7 @@ def product_sums(
 
 @njit(error_model="numpy")
 def accumulate(
-    kind: Any, part: int, parts: int, grids: Any, _phases: Any, x: Any, grad_output: Any, sums: Any, work: Any
+    kind: Algorithm, part: int, parts: int, grids: Any, _phases: Any, x: Any, grad_output: Any, sums: Any, work: Any
 ) -> None:
     """One thread's sums over its tiles, for each position; added up by blocks, which bounds the rounding error."""
     grid = grids[0]
@@ -410,7 +298,9 @@ def accumulate(
 
 
 @njit(error_model="numpy")
-def transform_sums(kind: Any, grid: Any, total: Any, o: int, c: int, grad_weight: Any, lanes: Any, buffer: int) -> None:
+def transform_sums(
+    kind: Algorithm, grid: Any, total: Any, o: int, c: int, grad_weight: Any, lanes: Any, buffer: int
+) -> None:
     """grad_weight = G^T (the sum over tiles) G, for the filters from channel in ``c`` to a vector of channels out."""
     n = kind.vector.lanes
     simd.tile_scatter(simd.tile_sandwich(kind.grad_filter, total), lanes, buffer, 3 * n, n)
@@ -421,7 +311,15 @@ def transform_sums(kind: Any, grid: Any, total: Any, o: int, c: int, grad_weight
 
 @njit(error_model="numpy")
 def gather_filters(
-    kind: Any, part: int, parts: int, grids: Any, _phases: Any, sums: Any, grad_weight: Any, lanes: Any, _fourth: Any
+    kind: Algorithm,
+    part: int,
+    parts: int,
+    grids: Any,
+    _phases: Any,
+    sums: Any,
+    grad_weight: Any,
+    lanes: Any,
+    _fourth: Any,
 ) -> None:
     """grad_weight from the sums of all threads, added in their order."""
     grid, n = grids[0], kind.vector.lanes
@@ -438,7 +336,7 @@ def gather_filters(
 
 @njit(error_model="numpy")
 def accumulate_filters(
-    kind: Any, part: int, parts: int, grids: Any, _phases: Any, V: Any, grad_weight: Any, lanes: Any, work: Any
+    kind: Algorithm, part: int, parts: int, grids: Any, _phases: Any, V: Any, grad_weight: Any, lanes: Any, work: Any
 ) -> None:
     """Filters first: the sums of a block of channels out over all tiles, transformed before the next block begins."""
     grid, n = grids[0], kind.vector.lanes

@@ -22,7 +22,9 @@ broadcast. A step is 48 multiply-adds and 16 loads, where 24 cycles are spent by
 taps share a broadcast since pixel p + 1 under tap 0 is pixel p under tap 1; with 16 channels (one vector), loads
 would otherwise be as many as multiply-adds. ``best_tile`` picks P and V for each width of image and number of
 channels from such a count. The last tile of a row overlaps its neighbour, so no shape needs a second micro-kernel.
-Output lines are fetched before a tile is computed; stores that wait for memory would stop everything.
+Where a panel is too large for the first-level cache, all rows of a band meet one piece of it before the next, and y
+collects the sums. Output lines are fetched before a tile is computed; stores that wait for memory would stop
+everything.
 
 **grad_input** is the same program. Of a stride S, the pixels with h mod S = a and w mod S = b are a *phase*: they all
 see the same subset of taps, at whole steps in grad_output. Each phase is a convolution of stride 1 with these taps,
@@ -31,9 +33,9 @@ addition.
 
 **grad_weight.** The micro-kernel ``product_sums`` owns a block of the result: 8 output channels (broadcast from
 grad_output) x 3 vectors of one stretch of x, which are the (tap, channel in) of one row of taps as they lie in
-memory. It runs over some 128 pixels: 24 multiply-adds and 11 loads each. Then it is added to the thread's running
-sums. A sum of such sums has an error of 2e-7 where one long sum has 2e-6. At last the threads' sums are added, in
-their order.
+memory. It runs over 32 to 128 pixels, as many as the first-level cache holds: 24 multiply-adds and 11 loads each. Then
+it is added to the thread's running sums. A sum of such sums has an error of 2e-7 where one long sum has 2e-6. At last
+the threads' sums are added, in their order.
 
 **Threads** get equal shares of images (bands of rows when images are few), fixed by the number of threads. forward
 and grad_input don't depend on it at all, grad_weight by the order of its last few additions.

@@ -1,6 +1,7 @@
 """Winograd's F(2x2, 3x3): 16 products where the direct sum does 36, for 3x3 windows of stride 1.
 
-The algorithm and its loops: ``_winograd_loops``; the same source as ``winograd4_cpu``, compiled for smaller patches.
+The algorithm: ``_winograd_algorithm``; its loops: ``_winograd_loops``, the same source as for ``winograd4_cpu``,
+compiled for smaller patches.
 
 *Registers.* A patch of 4 x 4 vectors of channels stays in registers through its transform.
 

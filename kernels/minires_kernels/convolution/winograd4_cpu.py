@@ -1,21 +1,21 @@
 """Winograd's F(4x4, 3x3): 36 products where the direct sum does 144, for 3x3 windows of stride 1.
 
-The algorithm, its loops and what lies where in memory are in ``_winograd_loops``. ``convolution.first_choice`` takes
-this file where it is the fastest.
+The algorithm is in ``_winograd_algorithm``; its loops, and what lies where in memory, are in ``_winograd_loops``.
+``convolution.first_choice`` takes this file where it is the fastest.
 
 *Registers.* The transforms take a patch of 6 x 6 vectors of channels through two passes, columns and rows. That is
 more than there are registers (32 with AVX-512, 16 with AVX2): what has to wait does so on the stack, in the first-level
 cache. Each of the 36 matrix products runs on tiles of outputs x channels, as in ``numba_cpu``.
 
-*Bound.* With 16 channels, the transforms: 16 products follow each number transformed (with AVX2, of 68 + 55 cycles for
-a patch of 8 channels forth and back 144 + 104 are arithmetic that two units share; the products run at 80 % of peak).
-From 64 channels on, the multiply-adds of the products, 85 to 95 % of peak. With 512 channels, making the 36 / 9 times
-larger filters.
+*Bound.* With 16 channels, the transforms: 16 products follow each number transformed. Measured on one core with AVX2,
+on data in the caches: 68 ns for a patch of 8 channels from x to V, 55 ns from M to y, while the products run at four
+fifths of the rate of multiply-adds that touch no memory. From 64 channels on, the multiply-adds of the products, at
+about nine tenths of that rate. With 512 channels, making the 36 / 9 times larger filters.
 
 *Error.* Intermediate numbers exceed the result by a small factor and are rounded each time. Against float64, relative
-to the largest output, the 3x3 layers of the papers' nets come to 8e-7 ... 1.2e-6 (forward, grad_input and grad_weight);
-the direct sum to 2e-7 ... 2.7e-6. Two measures keep it there: the points of ``_winograd_loops.INPUT``, and sums over
-channels in pieces of ``CHANNELS``. float64 never comes here unasked, because a gradient check has no use for speed.
+to the largest output, the 3x3 layers of the papers' nets come to 6e-7 ... 1.2e-6 (forward, grad_input, grad_weight);
+the direct sum to 2e-7 ... 2.7e-6. Two measures keep it there: the points of ``_winograd_algorithm.INPUT``, and sums
+over channels in pieces of ``CHANNELS``. float64 never comes here unasked: a gradient check has no use for speed.
 """
 
 from __future__ import annotations

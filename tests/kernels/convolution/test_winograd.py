@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minires_kernels import Window, arena, convolution, load, using
-from minires_kernels.convolution import _winograd, _winograd_loops, first_choice
+from minires_kernels.convolution import _winograd, _winograd_algorithm, first_choice
 from minires_kernels.simd import kinds
 from tests import oracles
 from tests.kernels.test_contract import USUAL_TOLERANCE
@@ -62,7 +62,7 @@ def exact(rows):
 def test_the_matrices_make_a_correlation_exactly(m):
     """A^T [(G g) * (B^T d)] is linear in d and g, so unit vectors of both, in rationals, prove it for all."""
     input_rows, filter_rows, output_rows = (
-        exact(table[m]) for table in (_winograd_loops.INPUT, _winograd_loops.FILTER, _winograd_loops.OUTPUT)
+        exact(table[m]) for table in (_winograd_algorithm.INPUT, _winograd_algorithm.FILTER, _winograd_algorithm.OUTPUT)
     )
     for tap in range(3):
         for pixel in range(m + 2):
