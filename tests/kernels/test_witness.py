@@ -124,6 +124,35 @@ def max_pool_backward(grad_output, argmax, x_shape):
     return planes.scatter_add(2, places, torch.from_numpy(grad_output).flatten(2)).reshape(x_shape).numpy()
 
 
+def _losses(logits, target, label_smoothing):
+    return F.cross_entropy(logits, torch.from_numpy(target), label_smoothing=label_smoothing, reduction="none")
+
+
+def cross_entropy(logits, target, label_smoothing):
+    z = torch.from_numpy(logits)
+    return _losses(z, target, label_smoothing).numpy(), torch.softmax(z, 1).numpy()
+
+
+def cross_entropy_backward(probabilities, target, label_smoothing, share):
+    with np.errstate(divide="ignore"):
+        logits = np.log(probabilities)  # whose softmax they are; a class of probability 0 has -inf
+    return with_gradients(lambda z: _losses(z, target, label_smoothing), share, logits)[1]
+
+
+def _subsampled(x, channels, stride):
+    return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, channels - x.shape[1]))
+
+
+def subsample_and_pad(x, channels, stride):
+    return _subsampled(torch.from_numpy(x), channels, stride).numpy()
+
+
+def subsample_and_pad_backward(grad_output, x_shape, stride):
+    return with_gradients(
+        lambda x: _subsampled(x, grad_output.shape[1], stride), grad_output, np.zeros(x_shape)
+    )[1]  # fmt: skip
+
+
 def sgd(parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe):
     tensor = torch.nn.Parameter(torch.tensor(parameter))
     tensor.grad = torch.tensor(grad)
