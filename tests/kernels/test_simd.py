@@ -364,6 +364,48 @@ def test_stacked_outer_products_take_their_rows_from_stretches(kind, rng):
 
 
 @njit
+def at_listed_pixels(tile, places, x, w, y):
+    pixels = simd.tile_pixels(tile, tile.taps, places, 1, 3)
+    sums = simd.tile_correlate(simd.tile_zero(tile), tile.taps, x, 1, pixels, w, 0, tile.width)
+    listed = simd.tile_pixels(tile, 1, places, 1, 0)
+    simd.tile_prefetch(tile, y, 0, listed)
+    simd.tile_store(sums, y, 0, listed)
+    simd.tile_add(sums, y, tile.width, listed, 1)
+    simd.tile_store_part(sums, y, 2 * tile.width, listed, 1)
+
+
+@pytest.mark.parametrize("taps", [1, 2])
+def test_pixels_of_a_tile_may_be_listed(kind, rng, taps):
+    tile = simd.Tile(kind, 3, 2, taps)
+    width = tile.width
+    x, w = rng.standard_normal(40).astype(kind.dtype), rng.standard_normal(2 * width).astype(kind.dtype)
+    places = np.array([99, 4, 31, 12]) * 3 * width
+    y = np.zeros(100 * 3 * width, kind.dtype)
+    at_listed_pixels(tile, places, np.resize(x, 300 * width), w, y)
+    x = np.resize(x, 300 * width).astype(np.float64)
+    seen = places[1:] if taps == 1 else places[1] + 3 * np.arange(4)  # neighbours where taps share what they see
+    sums = [sum(x[1 + seen[r + s]] * w[s * width : (s + 1) * width] for s in range(taps)) for r in range(3)]
+    expected = np.zeros((100, 3, width))
+    expected[[4, 31, 12], 0] = sums
+    expected[[31, 12], 1] = sums[1:]
+    expected[[4, 31, 12], 2, 0] = np.array(sums)[:, 0]
+    np.testing.assert_allclose(y.reshape(100, 3, width), expected, rtol=1e-5, atol=1e-6)
+
+
+@njit
+def at_places_of_another_tile(tile, other, places, y):
+    simd.tile_store(simd.tile_zero(tile), y, 0, simd.tile_pixels(other, 1, places, 0, 0))
+
+
+def test_there_is_a_place_for_each_row():
+    tile, other, y = (*(simd.Tile(simd.Vector("float32", 4), rows, 1) for rows in (3, 4)), np.zeros(16, np.float32))
+    with pytest.raises(TypingError, match="expected an integer or 3 places for a stride"):
+        at_places_of_another_tile(tile, other, np.arange(4), y)
+    with pytest.raises(TypingError, match="one-dimensional contiguous array of int64"):
+        at_places_of_another_tile(tile, tile, np.arange(4.0), y)
+
+
+@njit
 def unevenly_stacked(tile, x, w, y):
     simd.tile_store(simd.tile_outer_stacked(simd.tile_zero(tile), 4, x, 1, 7, w, 0), y, 0, tile.width)
 

@@ -3,7 +3,8 @@
 Four programs, each a share of the work for one thread: ``pack_weight`` and ``correlate`` (forward and grad_input),
 ``accumulate`` and ``add_sums`` (grad_weight). Two micro-kernels, the only code that is compiled for each tile:
 ``window_sums`` and ``product_sums``. All walk over one-dimensional arrays; what there is to know about shapes is in the
-records ``scan`` and ``phase`` of ``_geometry``. Numba's error model is NumPy's, so that no division tests for zero.
+records ``scan`` and ``phase`` and in the lists ``places`` of ``_geometry``. Numba's error model is NumPy's, so that no
+division tests for zero.
 """
 
 from __future__ import annotations
@@ -39,14 +40,19 @@ def pack_images(kind: Any, scan: Any, x: Any, image: int, images: int, first: in
     """Rows ``first`` ... ``first + rows`` (above or below the image: zeros) of some images, with zeros at their sides.
 
     y[at : ...] (images, rows, scan.row): each row is scan.left pixels of zeros, the row of x, and zeros to the end.
+    Pixels are scan.pitch numbers apart; what lies between the channels of two is undefined.
     """
-    left = scan.left * scan.channels
-    copied = min(scan.W * scan.channels, scan.row - left)
+    left = scan.left * scan.pitch
+    pixels = min(scan.W, scan.row // scan.pitch - scan.left)
+    copied = pixels * scan.pitch
+    stretch, stretches = (copied, 1) if scan.pitch == scan.channels else (scan.channels, pixels)
     for n in range(image, image + images):
         for h in range(first, first + rows):
             if 0 <= h < scan.H:
                 fill_zero(kind, y, at, left)
-                copy(kind, x, (n * scan.H + h) * scan.W * scan.channels, y, at + left, copied)
+                source = (n * scan.H + h) * scan.W * scan.channels
+                for k in range(stretches):
+                    copy(kind, x, source + k * stretch, y, at + left + k * scan.pitch, stretch)
                 fill_zero(kind, y, at + left + copied, scan.row - left - copied)
             else:
                 fill_zero(kind, y, at, scan.row)
@@ -66,111 +72,116 @@ def pack_panel(kind: Any, scan: Any, phase: Any, weight: Any, group: int, block:
     width, taps, channels = scan.width, scan.taps, scan.group_out - block * scan.width
     per_channel, per_row, per_tap = taps * width, phase.taps_w * scan.group_in * width, scan.group_in * taps * width
     start = group * scan.weight_group + block * width * scan.weight_out + phase.first_tap
-    for lane in range(0, width, kind.lanes):
-        count = channels - lane
-        for c in range(scan.group_in):
-            source = start + c * scan.weight_in + lane * scan.weight_out
-            for i in range(phase.taps_h):
-                tap = source + i * phase.next_tap_row
-                for j in range(phase.taps_w // taps):
-                    to = at + i * per_row + j * per_tap + c * per_channel + lane
-                    for _ in range(taps):
+    for c in range(scan.group_in):
+        for i in range(phase.taps_h):
+            for j in range(phase.taps_w):
+                source = start + c * scan.weight_in + i * phase.next_tap_row + j * phase.next_tap
+                to = at + i * per_row + j // taps * per_tap + c * per_channel + j % taps * width
+                for lane in range(0, width, kind.lanes):  # innermost: lines of the panel are written as a whole
+                    tap = source + lane * scan.weight_out
+                    if channels - lane >= kind.lanes:
+                        simd.store(simd.gather(kind, weight, tap, scan.weight_out, kind.lanes), panels, to + lane)
+                    else:
                         weights = simd.zero(kind)
-                        if count > 0:
-                            weights = simd.gather(kind, weight, tap, scan.weight_out, count)
-                        simd.store_part(weights, panels, to, width - lane)
-                        tap += phase.next_tap
-                        to += width
+                        if lane < channels:
+                            weights = simd.gather(kind, weight, tap, scan.weight_out, channels - lane)
+                        simd.store_part(weights, panels, to + lane, width - lane)
 
 
 @njit(error_model="numpy")
 def pack_weight(
-    kind: Any, part: int, parts: int, scans: Any, phases: Any, weight: Any, panels: Any, _third: Any, _fourth: Any
+    kind: Any, part: int, parts: int, scans: Any, cases: Any, weight: Any, panels: Any, _third: Any, _fourth: Any
 ) -> None:
     """Every panel: for each phase, each group and each block of output channels."""
-    scan = scans[0]
-    count = scan.groups * scan.blocks
-    for k in range(part * phases.size * count // parts, (part + 1) * phases.size * count // parts):
-        phase, panel = phases[k // count], k % count
+    scan, (phases, _) = scans[0], cases
+    count = phases.size * scan.groups * scan.blocks
+    for k in range(part * count // parts, (part + 1) * count // parts):
+        phase, panel = phases[k % phases.size], k // phases.size  # all phases of a block: they need the same lines
         at = phase.panel + panel * phase.taps_h * phase.taps_w * scan.group_in * scan.width
         pack_panel(kind, scan, phase, weight, panel // scan.blocks, panel % scan.blocks, panels, at)
 
 
 @njit(error_model="numpy")
 def window_sums(
-    tile: Any, columns: int, x: Any, at: int, pixel: int, tap_row: int, tap: int, taps_h: int, tap_groups: int,
-    run: int, panels: Any, panel: int, y: Any, y_at: int, y_pixel: int, channels: int, before: int,
+    tile: Any, places: Any, x_list: int, y_list: int, pixels: int, stretch: int, x: Any, at: int, pixel: int,
+    tap_row: int, tap: int, taps_h: int, tap_groups: int, run: int, panels: Any, panel: int, y: Any, y_at: int,
+    channels: int, before: int,
 ) -> None:  # fmt: skip
-    """The micro-kernel: tile.rows neighbouring output pixels x tile.width output channels; along one row of pixels.
+    """The micro-kernel: tile.rows output pixels x tile.width output channels, for ``pixels`` pixels of a list.
 
     y[p, o] = sum over taps and channels c of x[p + tap, c] panel[tap, c, o], added to what is there if pieces of the
-    panel came ``before``.
+    panel came ``before``. Where pixel p lies is in places[x_list + p] and places[y_list + p]. No tile crosses from one
+    ``stretch`` of pixels to the next: with several taps these are the rows, otherwise there is but one stretch.
     """
-    for q in range(0, columns, tile.rows):
-        p = min(q, columns - tile.rows)  # the last tile overlaps its neighbour
-        simd.tile_prefetch(tile, y, y_at + p * y_pixel, y_pixel)
-        sums = simd.tile_zero(tile)
-        w = panel
-        for i in range(taps_h):
-            for j in range(tap_groups):
-                start = at + p * pixel + i * tap_row + j * tap
-                for c in range(start, start + run):
-                    sums = simd.tile_correlate(sums, tile.taps, x, c, pixel, panels, w, tile.width)
-                    w += tile.taps * tile.width
-        if before > 0:
-            simd.tile_add(sums, y, y_at + p * y_pixel, y_pixel, q - p)
-        elif channels >= tile.width:
-            simd.tile_store(sums, y, y_at + p * y_pixel, y_pixel)
-        else:
-            simd.tile_store_part(sums, y, y_at + p * y_pixel, y_pixel, channels)
+    for first in range(0, pixels, stretch):
+        for q in range(first, first + stretch, tile.rows):
+            p = min(q, first + stretch - tile.rows)  # the last tile overlaps its neighbour
+            x_pixels = simd.tile_pixels(tile, tile.taps, places, x_list + p, pixel)
+            y_pixels = simd.tile_pixels(tile, 1, places, y_list + p, 0)
+            simd.tile_prefetch(tile, y, y_at, y_pixels)
+            sums = simd.tile_zero(tile)
+            w = panel
+            for i in range(taps_h):
+                for j in range(tap_groups):
+                    start = at + i * tap_row + j * tap
+                    for c in range(start, start + run):
+                        sums = simd.tile_correlate(sums, tile.taps, x, c, x_pixels, panels, w, tile.width)
+                        w += tile.taps * tile.width
+            if before > 0:
+                simd.tile_add(sums, y, y_at, y_pixels, q - p)
+            elif channels >= tile.width:
+                simd.tile_store(sums, y, y_at, y_pixels)
+            else:
+                simd.tile_store_part(sums, y, y_at, y_pixels, channels)
 
 
 @njit(error_model="numpy")
 def correlate_rows(
-    scan: Any, phases: Any, x: Any, at: int, image_stride: int, images: int, first: int, rows: int,
+    scan: Any, phases: Any, places: Any, x: Any, at: int, images: int, first: int, rows: int,
     panels: Any, y: Any, y_at: int,
 ) -> None:  # fmt: skip
     """The output rows ``first`` ... ``first + rows`` of each phase, for images that lie in ``x`` from ``at`` on."""
     for p in range(phases.size):
         phase = phases[p]
+        pixels = images * min(rows, phase.rows - first) * phase.columns
+        if pixels <= 0:
+            continue
+        stretch = pixels if scan.taps == 1 else phase.columns
         panel_size = phase.taps_h * phase.taps_w * scan.group_in * scan.width
+        taps_h, tap_groups, run, pieces = phase.taps_h, phase.tap_groups, phase.run, 1
+        if phase.pieces > 0:
+            taps_h, tap_groups, run = 1, 1, phase.piece
+            pieces = phase.taps_h * phase.tap_groups * phase.pieces
         for group in range(scan.groups):
-            for block in range(scan.blocks):
-                panel = phase.panel + (group * scan.blocks + block) * panel_size
-                out = y_at + phase.y + group * scan.group_out + block * scan.width
-                channels = scan.group_out - block * scan.width
-                taps_h, tap_groups, run, pieces = phase.taps_h, phase.tap_groups, phase.run, 1
-                if phase.pieces > 0:
-                    taps_h, tap_groups, run = 1, 1, phase.piece
-                    pieces = phase.taps_h * phase.tap_groups * phase.pieces
-                for piece in range(pieces):  # all rows meet one piece of the panel before the next one
-                    i = piece // max(phase.tap_groups * phase.pieces, 1)
-                    j = piece // max(phase.pieces, 1) % max(phase.tap_groups, 1)
-                    c = piece % max(phase.pieces, 1) * phase.piece
-                    tap = phase.start + group * scan.group_in + i * scan.tap_row + j * scan.tap + c
-                    weights = panel + piece * run * scan.taps * scan.width
-                    for n in range(images):
-                        for h in range(first, min(first + rows, phase.rows)):
-                            row = at + n * image_stride + (h - first) * scan.row_step + tap
-                            y_row = out + n * scan.y_image + h * scan.y_row
-                            simd.call(
-                                scan.micro_kernel,
-                                (
-                                    phase.columns, x, row, scan.pixel, scan.tap_row, scan.tap, taps_h, tap_groups,
-                                    run, panels, weights, y, y_row, scan.y_pixel, channels, piece,
-                                ),
-                            )  # fmt: skip
+            for piece in range(pieces):  # every pixel and block meets what this piece needs of x before the next one
+                i = piece // max(phase.tap_groups * phase.pieces, 1)
+                j = piece // max(phase.pieces, 1) % max(phase.tap_groups, 1)
+                c = piece % max(phase.pieces, 1) * phase.piece
+                tap = phase.start + group * scan.group_in + i * scan.tap_row + j * scan.tap + c
+                for block in range(scan.blocks):
+                    panel = (
+                        phase.panel + (group * scan.blocks + block) * panel_size + piece * run * scan.taps * scan.width
+                    )
+                    out = y_at + phase.y + first * scan.y_row + group * scan.group_out + block * scan.width
+                    channels = scan.group_out - block * scan.width
+                    simd.call(
+                        scan.micro_kernel,
+                        (
+                            places, phase.x_list, phase.y_list, pixels, stretch, x, at + tap, scan.pixel, scan.tap_row,
+                            scan.tap, taps_h, tap_groups, run, panels, panel, y, out, channels, piece,
+                        ),
+                    )  # fmt: skip
 
 
 @njit(error_model="numpy")
 def correlate(
-    kind: Any, part: int, parts: int, scans: Any, phases: Any, x: Any, panels: Any, y: Any, packed: Any
+    kind: Any, part: int, parts: int, scans: Any, cases: Any, x: Any, panels: Any, y: Any, packed: Any
 ) -> None:
     """Every output pixel: whole images, or bands of rows where an image is too large for the cache.
 
     A pixel is summed by one thread, in an order that doesn't depend on the number of threads.
     """
-    scan = scans[0]
+    scan, (phases, places) = scans[0], cases
     units = scan.N * scan.bands
     unit, last = part * units // parts, (part + 1) * units // parts
     while unit < last:
@@ -179,23 +190,22 @@ def correlate(
         first = band * scan.band_rows
         rows = min(scan.band_rows, scan.rows - first)
         if scan.packs:
-            source, at, image_stride = pack_unit(kind, scan, x, image, images, first, rows, packed, part)
+            source, at = packed, part * scan.packed_size
+            pack_unit(kind, scan, x, image, images, first, rows, packed, at)
         else:
-            source, at, image_stride = x, image * scan.x_image + first * scan.row_step, scan.x_image
+            source, at = x, image * scan.x_image + first * scan.row_step
         y_at = image * scan.y_image
-        correlate_rows(scan, phases, source, at, image_stride, images, first, rows, panels, y, y_at)
+        correlate_rows(scan, phases, places, source, at, images, first, rows, panels, y, y_at)
         unit += images
 
 
 @njit(error_model="numpy")
 def pack_unit(
-    kind: Any, scan: Any, x: Any, image: int, images: int, first: int, rows: int, packed: Any, part: int
-) -> tuple[Any, int, int]:
-    """Packs what some rows of positions see; returns (array, index of the first number, numbers between images)."""
-    at = part * scan.packed_size
+    kind: Any, scan: Any, x: Any, image: int, images: int, first: int, rows: int, packed: Any, at: int
+) -> None:
+    """Packs what some rows of positions see, from packed[at] on."""
     height = (rows - 1) * scan.step + scan.span
     pack_images(kind, scan, x, image, images, first * scan.step - scan.top, height, packed, at)
-    return packed, at, height * scan.row
 
 
 # --- grad_weight ------------------------------------------------------------------------------------------------------
@@ -203,24 +213,22 @@ def pack_unit(
 
 @njit(error_model="numpy")
 def product_sums(
-    tile: Any, a: Any, a_at: int, a_image: int, a_row: int, a_pixel: int, a_tap_row: int,
-    b: Any, b_at: int, b_image: int, b_row: int, b_pixel: int,
-    first: int, last: int, rows: int, columns: int, sums: Any, at: int, stride: int, height: int, width: int,
+    tile: Any, places: Any, a_list: int, b_list: int, first: int, last: int, columns: int,
+    a: Any, a_at: int, a_pixel: int, a_tap_row: int, b: Any, b_at: int, b_pixel: int,
+    sums: Any, at: int, stride: int, height: int, width: int,
 ) -> None:  # fmt: skip
     """The micro-kernel: sums[r, v] += sum over pixels of a[pixel, r] b[pixel, v], for ``height`` x ``width`` numbers.
 
+    The pixels are those of the rows ``first`` to ``last``, ``columns`` each; where pixel p of all of them lies is in
+    places[a_list + p] and places[b_list + p].
     Numbers of several rows of taps are stacked in one tile where the channels of one row would leave it empty.
-    ``first`` ... ``last`` are rows of pixels, counted through images of ``rows`` rows.
     """
-    for r in range(0, height, tile.rows):
-        top = min(r, height - tile.rows)  # the last tile overlaps its neighbour, and adds only what that hasn't
-        for v in range(0, width, tile.width):
+    for v in range(0, width, tile.width):
+        for r in range(0, height, tile.rows):
+            top = min(r, height - tile.rows)  # the last tile overlaps its neighbour, and adds only what that hasn't
             products = simd.tile_zero(tile)
-            for k in range(first, last):
-                image = k // rows
-                row = k - image * rows
-                i = a_at + image * a_image + row * a_row + top
-                j = b_at + image * b_image + row * b_row + v
+            for p in range(first * columns, last * columns, columns):
+                i, j = a_at + top + places[a_list + p], b_at + v + places[b_list + p]
                 for _ in range(columns):
                     simd.prefetch(tile.vector, b, j + 16 * b_pixel)  # grad_output streams by once, from far away
                     products = simd.tile_outer_stacked(products, tile.taps, a, i, a_tap_row, b, j)
@@ -231,37 +239,45 @@ def product_sums(
 
 @njit(error_model="numpy")
 def accumulate_rows(
-    scan: Any, phase: Any, x: Any, x_at: int, x_image: int, grad_output: Any, grad_at: int,
-    first: int, last: int, rows: int, sums: Any, at: int,
+    scan: Any, phase: Any, places: Any, x: Any, x_at: int, grad_output: Any, grad_at: int, first: int, last: int,
+    sums: Any, at: int,
 ) -> None:  # fmt: skip
     """Every tap, channel in and channel out, for the rows ``first`` ... ``last`` of pixels."""
     for group in range(scan.groups):
         for i in range(phase.stacks):
             for j in range(phase.tap_groups):
-                x_tap = x_at + i * scan.tap_row + j * scan.tap + group * scan.group_in
+                tap = x_at + i * scan.tap_row + j * scan.tap + group * scan.group_in
                 grad = grad_at + group * scan.group_out
                 if scan.swapped:
-                    a, a_at, a_image, a_row, a_pixel = x, x_tap, x_image, scan.row_step, scan.pixel
-                    b, b_at, b_image, b_row, b_pixel = grad_output, grad, scan.y_image, scan.y_row, scan.y_pixel
+                    a, a_at, a_list, a_pixel = x, tap, phase.x_list, scan.pixel
+                    b, b_at, b_list, b_pixel = grad_output, grad, phase.y_list, scan.y_pixel
                 else:
-                    a, a_at, a_image, a_row, a_pixel = grad_output, grad, scan.y_image, scan.y_row, scan.y_pixel
-                    b, b_at, b_image, b_row, b_pixel = x, x_tap, x_image, scan.row_step, scan.pixel
+                    a, a_at, a_list, a_pixel = grad_output, grad, phase.y_list, scan.y_pixel
+                    b, b_at, b_list, b_pixel = x, tap, phase.x_list, scan.pixel
                 simd.call(
                     scan.micro_kernel,
                     (
-                        a, a_at, a_image, a_row, a_pixel, scan.tap_row, b, b_at, b_image, b_row, b_pixel,
-                        first, last, rows, phase.columns, sums, at, scan.sums_row, scan.scalars, scan.vectors,
+                        places, a_list, b_list, first, last, phase.columns, a, a_at, a_pixel, scan.tap_row,
+                        b, b_at, b_pixel, sums, at, scan.sums_row, scan.scalars, scan.vectors,
                     ),
                 )  # fmt: skip
                 at += scan.scalars * scan.sums_row
 
 
 @njit(error_model="numpy")
+def pack_pixels(kind: Any, scan: Any, grad_output: Any, at: int, pixels: int, packed: Any, to: int) -> None:
+    """``pixels`` pixels of grad_output, to packed[to : ...], scan.y_pixel numbers apart; the gaps are undefined."""
+    channels = scan.groups * scan.group_out
+    for p in range(pixels):
+        copy(kind, grad_output, at + p * channels, packed, to + p * scan.y_pixel, channels)
+
+
+@njit(error_model="numpy")
 def accumulate(
-    kind: Any, part: int, parts: int, scans: Any, phases: Any, x: Any, grad_output: Any, sums: Any, packed: Any
+    kind: Any, part: int, parts: int, scans: Any, cases: Any, x: Any, grad_output: Any, sums: Any, packed: Any
 ) -> None:
     """One thread's sums over its images. The shares depend on the number of threads, and on nothing else."""
-    scan, phase = scans[0], phases[0]
+    scan, phase, places = scans[0], cases[0][0], cases[1]
     at = part * scan.sums_size
     fill_zero(kind, sums, at, scan.sums_size)
     units = scan.N * scan.bands
@@ -272,23 +288,29 @@ def accumulate(
         first = band * scan.band_rows
         rows = min(scan.band_rows, scan.rows - first)
         if scan.packs:
-            source, x_at, image_stride = pack_unit(kind, scan, x, image, images, first, rows, packed, part)
+            source, x_at = packed, part * scan.packed_size
+            pack_unit(kind, scan, x, image, images, first, rows, packed, x_at)
         else:
-            source, x_at, image_stride = x, image * scan.x_image + first * scan.row_step, scan.x_image
-        grad_at = image * scan.y_image + first * scan.y_row
-        for row in range(0, images * rows, scan.chunk):
-            end = min(row + scan.chunk, images * rows)
-            accumulate_rows(scan, phase, source, x_at, image_stride, grad_output, grad_at, row, end, rows, sums, at)
+            source, x_at = x, image * scan.x_image + first * scan.row_step
+        grad, grad_at = grad_output, (image * scan.rows + first) * phase.columns * scan.groups * scan.group_out
+        if scan.grad_packs:
+            to = part * scan.packed_size + scan.grad_packed
+            pack_pixels(kind, scan, grad_output, grad_at, images * rows * phase.columns, packed, to)
+            grad, grad_at = packed, to
+        chunks = -(-images * rows // scan.chunk)
+        for chunk in range(chunks):
+            start, end = chunk * images * rows // chunks, (chunk + 1) * images * rows // chunks
+            accumulate_rows(scan, phase, places, source, x_at, grad, grad_at, start, end, sums, at)
         unit += images
 
 
 @njit(error_model="numpy")
 def add_sums(
-    kind: Any, part: int, parts: int, scans: Any, phases: Any, sums: Any, grad_weight: Any, _third: Any, _fourth: Any
+    kind: Any, part: int, parts: int, scans: Any, cases: Any, sums: Any, grad_weight: Any, _third: Any, _fourth: Any
 ) -> None:
     """grad_weight (O, C/G, KH, KW): the sums of all threads, added in their order."""
-    scan = scans[0]
-    taps_h, taps_w, group_in, group_out = phases[0].taps_h, phases[0].taps_w, scan.group_in, scan.group_out
+    scan, phase = scans[0], cases[0][0]
+    taps_h, taps_w, group_in, group_out = phase.taps_h, phase.taps_w, scan.group_in, scan.group_out
     tap_row, tap, per_channel, size = scan.sums_tap_row, scan.sums_tap, scan.sums_in, scan.sums_size
     channels_out = scan.groups * group_out
     for o in range(part * channels_out // parts, (part + 1) * channels_out // parts):

@@ -2,7 +2,8 @@
 
 The sum of the contract as it stands, but for its order: blocks of it are made in registers. Any window, groups,
 number of channels and either dtype; sizes are run-time numbers, so that a new shape compiles at most a new
-micro-kernel. The compiled loops are in ``_direct``, the arithmetic about shapes in ``_geometry``; here they meet.
+micro-kernel. The compiled loops are in ``_direct``; ``_plans`` decides by the shapes what they do, with the
+arithmetic of ``_geometry``; here they meet.
 
 **Layout.** Arrays are read and written as (N, H, W, C): the channels of a pixel are neighbours, and so are the pixels
 of a row. What would need a test for each number is prepared instead, by *packing*: images with the zeros of their
@@ -11,7 +12,7 @@ stays; weights as *panels*, one for each block of output channels, whose numbers
 micro-kernel meets them, filled up with zeros to whole vectors. Nothing padded is seen outside. Without padding x is
 read where it lies, so a 1x1 convolution is a matrix product and nothing else.
 
-**forward.** The micro-kernel ``window_sums`` owns a tile of P neighbouring output pixels x V vectors of channels::
+**forward.** The micro-kernel ``window_sums`` owns a tile of P output pixels x V vectors of channels::
 
     for each row of taps, for each channel c in:
         w[0 .. V]                 load V vectors of the panel, for each of 1 or 3 neighbouring taps
@@ -21,10 +22,12 @@ With AVX-512 and 32 output channels, P x V = 8 x 2 and three taps: 16 registers 
 broadcast. A step is 48 multiply-adds and 16 loads, where 24 cycles are spent by the former and 8 by the latter. Three
 taps share a broadcast since pixel p + 1 under tap 0 is pixel p under tap 1; with 16 channels (one vector), loads
 would otherwise be as many as multiply-adds. ``best_tile`` picks P and V for each width of image and number of
-channels from such a count. The last tile of a row overlaps its neighbour, so no shape needs a second micro-kernel.
-Where a panel is too large for the first-level cache, all rows of a band meet one piece of it before the next, and y
-collects the sums. Output lines are fetched before a tile is computed; stores that wait for memory would stop
-everything.
+channels from such a count. Such a tile lies within a row. With one tap at a time, neighbours have nothing in common:
+then a tile's pixels are the next P of a list, across rows and images, and rows of 7 pixels waste nothing. The last tile
+overlaps its neighbour, so no shape needs a second micro-kernel. Where a panel is too large for the first-level cache,
+all pixels and all blocks of channels meet one stretch of x before the next, and y collects the sums; and more images
+are taken at once, so that panels come from memory less often. Output lines are fetched before a tile is computed;
+stores that wait for memory would stop everything.
 
 **grad_input** is the same program. Of a stride S, the pixels with h mod S = a and w mod S = b are a *phase*: they all
 see the same subset of taps, at whole steps in grad_output. Each phase is a convolution of stride 1 with these taps,
@@ -35,7 +38,8 @@ addition.
 grad_output) x 3 vectors of one stretch of x, which are the (tap, channel in) of one row of taps as they lie in
 memory. It runs over 32 to 128 pixels, as many as the first-level cache holds: 24 multiply-adds and 11 loads each. Then
 it is added to the thread's running sums. A sum of such sums has an error of 2e-7 where one long sum has 2e-6. At last
-the threads' sums are added, in their order.
+the threads' sums are added, in their order. Pixels of x or of grad_output that lie half a kilobyte apart, or a multiple
+of it, would push each other out of the first-level cache; they are packed one cache line farther apart.
 
 **Threads** get equal shares of images (bands of rows when images are few), fixed by the number of threads. forward
 and grad_input don't depend on it at all, grad_weight by the order of its last few additions.
@@ -52,13 +56,8 @@ import numpy as np
 
 from minires_kernels.arena import empty_channels_last, scratch
 from minires_kernels.arrays import Array
-from minires_kernels.convolution._geometry import (
-    Plan,
-    flat,
-    plan_forward,
-    plan_grad_input,
-    plan_grad_weight,
-)
+from minires_kernels.convolution._geometry import Plan, flat
+from minires_kernels.convolution._plans import plan_forward, plan_grad_input, plan_grad_weight
 from minires_kernels.flat import pixels
 from minires_kernels.simd import in_parallel, kinds
 from minires_kernels.window import Window
@@ -98,8 +97,8 @@ def _correlate(plan: Plan, source: Array, weight: Array, y: Array) -> None:
     panels, packed = scratch("panels", plan.weights, dtype), scratch("packed", plan.packed, dtype)
     weight = flat(np.ascontiguousarray(weight))
     pack_weight, correlate = plan.programs
-    in_parallel(pack_weight, parts, plan.scan, plan.phases, weight, panels, panels, panels)
-    in_parallel(correlate, parts, plan.scan, plan.phases, pixels(source), panels, pixels(y), packed)
+    in_parallel(pack_weight, parts, plan.scan, plan.cases, weight, panels, panels, panels)
+    in_parallel(correlate, parts, plan.scan, plan.cases, pixels(source), panels, pixels(y), packed)
 
 
 def grad_weight(grad_output: Array, x: Array, window: Window, groups: int = 1) -> Array:
@@ -112,6 +111,6 @@ def grad_weight(grad_output: Array, x: Array, window: Window, groups: int = 1) -
         plan = plan_grad_weight(grad_output.shape, x.shape, window, groups, x.dtype.name, parts, kinds.REGISTER_BYTES)
         sums, packed = scratch("sums", parts * plan.weights, x.dtype), scratch("packed", plan.packed, x.dtype)
         accumulate, add_sums = plan.programs
-        in_parallel(accumulate, parts, plan.scan, plan.phases, pixels(x), pixels(grad_output), sums, packed)
-        in_parallel(add_sums, parts, plan.scan, plan.phases, sums, gradient.reshape(-1), sums, sums)
+        in_parallel(accumulate, parts, plan.scan, plan.cases, pixels(x), pixels(grad_output), sums, packed)
+        in_parallel(add_sums, parts, plan.scan, plan.cases, sums, gradient.reshape(-1), sums, sums)
     return gradient

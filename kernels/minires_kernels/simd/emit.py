@@ -109,7 +109,12 @@ class Code:
         return self.broadcast(self.context.cast(self.builder, number, number_type, self.kind.element))
 
     def steps(self, start: Any, step: Any, count: int) -> list[Any]:
-        """The indices start, start + step, ... (additions, not products: the processor folds them into addresses)."""
+        """The indices start, start + step, ...; or start + step[0], start + step[1], ... where ``step`` is a tuple.
+
+        Additions, not products: the processor folds them into addresses.
+        """
+        if isinstance(step.type, ir.ArrayType):
+            return [self.builder.add(start, self.builder.extract_value(step, k)) for k in range(count)]
         indices = [start]
         for _ in range(count - 1):
             indices.append(self.builder.add(indices[-1], step))

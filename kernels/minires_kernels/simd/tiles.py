@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+from llvmlite import ir
 from numba import types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
@@ -14,6 +15,15 @@ from minires_kernels.simd.emit import Code, TileType, check_array, check_tile, e
 from minires_kernels.simd.kinds import Constant, Matrix, Tile
 
 INDEX = types.intp
+
+
+def _stride(stride: Any, count: int) -> Any:
+    """The type of a stride: an integer, or as many places as there are rows, from :func:`tile_pixels`."""
+    if isinstance(stride, types.UniTuple) and stride.count == count:
+        return stride
+    if isinstance(stride, types.Integer):
+        return INDEX
+    raise TypingError(f"simd: expected an integer or {count} places for a stride, got {stride}")
 
 
 @intrinsic
@@ -187,7 +197,7 @@ def tile_correlate(typing: Any, tile: Any, taps: Any, x: Any, i: Any, stride: An
         raise TypingError("simd.tile_correlate: taps must be a compile-time constant")
     correlate = _correlate(kind, taps.literal_value, x, w)
     body = emitter(kind.vector, lambda code, value, _, *values: correlate(code, value, *values))
-    return kind(tile, taps, x, INDEX, INDEX, w, INDEX, INDEX), body
+    return kind(tile, taps, x, INDEX, _stride(stride, kind.rows + taps.literal_value - 1), w, INDEX, INDEX), body
 
 
 def _correlate(kind: TileType, taps: int, x: Any, w: Any) -> Callable[..., Any]:
@@ -208,6 +218,35 @@ def _correlate(kind: TileType, taps: int, x: Any, w: Any) -> Callable[..., Any]:
     return body
 
 
+@intrinsic(prefer_literal=True)
+def tile_pixels(typing: Any, kind: Any, taps: Any, places: Any, k: Any, stride: Any) -> Any:
+    """``tile_pixels(kind, taps, places, k, stride)``: where the pixels lie that the rows of a tile meet, as a tuple.
+
+    With one tap they are listed: places[k], places[k + 1], ..., one for each row, anywhere. With more, neighbours share
+    what they see, so they lie in a row: rows + taps - 1 pixels, ``stride`` apart, from places[k] on. The tuple is a
+    stride for the other operations on tiles.
+    """
+    tile = tile_type(kind)
+    if not isinstance(taps, types.IntegerLiteral):
+        raise TypingError("simd.tile_pixels: taps must be a compile-time constant")
+    if not (isinstance(places, types.Array) and places.ndim == 1 and places.layout == "C" and places.dtype == INDEX):
+        raise TypingError(f"simd.tile_pixels: expected a one-dimensional contiguous array of {INDEX}, got {places}")
+    count, listed = tile.rows + taps.literal_value - 1, taps.literal_value == 1
+
+    def body(code: Code, _: Any, __: Any, array: Any, start: Any, step: Any) -> Any:
+        if listed:
+            indices = [code.builder.load(code.pointer(places, array, code.builder.add(start, code.index(r))))
+                       for r in range(count)]  # fmt: skip
+        else:
+            indices = code.steps(code.builder.load(code.pointer(places, array, start)), step, count)
+        result = ir.Constant(ir.ArrayType(indices[0].type, count), ir.Undefined)
+        for r, index in enumerate(indices):
+            result = code.builder.insert_value(result, index, r)
+        return result
+
+    return types.UniTuple(INDEX, count)(kind, taps, places, INDEX, INDEX), emitter(tile.vector, body)
+
+
 @intrinsic
 def tile_store(typing: Any, tile: Any, y: Any, i: Any, stride: Any) -> Any:
     """``tile_store(tile, y, i, stride)``: y[i + r stride : ... + width] = tile[r, :], for each row r."""
@@ -220,7 +259,7 @@ def tile_store(typing: Any, tile: Any, y: Any, i: Any, stride: Any) -> Any:
             for item, at in zip(vectors, code.row(row, kind), strict=True):
                 code.store(item, y, array, at)
 
-    return types.void(tile, y, INDEX, INDEX), emitter(kind.vector, body)
+    return types.void(tile, y, INDEX, _stride(stride, kind.rows)), emitter(kind.vector, body)
 
 
 @intrinsic
@@ -238,7 +277,7 @@ def tile_prefetch(typing: Any, kind: Any, y: Any, i: Any, stride: Any) -> Any:
             for at in code.row(row, tile):
                 code.prefetch(y, array, at, written=True)
 
-    return types.void(kind, y, INDEX, INDEX), emitter(tile.vector, body)
+    return types.void(kind, y, INDEX, _stride(stride, tile.rows)), emitter(tile.vector, body)
 
 
 @intrinsic
@@ -254,7 +293,7 @@ def tile_store_part(typing: Any, tile: Any, y: Any, i: Any, stride: Any, count: 
             for item, at, count in zip(vectors, code.row(row, kind), counts, strict=True):
                 code.store_part(item, y, array, at, count)
 
-    return types.void(tile, y, INDEX, INDEX, INDEX), emitter(kind.vector, body)
+    return types.void(tile, y, INDEX, _stride(stride, kind.rows), INDEX), emitter(kind.vector, body)
 
 
 @intrinsic
@@ -270,7 +309,7 @@ def tile_add(typing: Any, tile: Any, y: Any, i: Any, stride: Any, first: Any) ->
                 for item, at in zip(rows[r], code.row(row, kind), strict=True):
                     code.store(code.builder.fadd(code.load(y, array, at), item), y, array, at)
 
-    return types.void(tile, y, INDEX, INDEX, INDEX), emitter(kind.vector, body)
+    return types.void(tile, y, INDEX, _stride(stride, kind.rows), INDEX), emitter(kind.vector, body)
 
 
 @intrinsic

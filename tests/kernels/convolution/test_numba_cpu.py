@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from minires_kernels import Window, arena
-from minires_kernels.convolution import _geometry, numba_cpu
+from minires_kernels.convolution import _geometry, _plans, numba_cpu
 from minires_kernels.simd import kinds, registers, vector
 from tests import oracles
 
-PLANS = (_geometry.plan_forward, _geometry.plan_grad_input, _geometry.plan_grad_weight)
+PLANS = (_plans.plan_forward, _plans.plan_grad_input, _plans.plan_grad_weight)
 
 
 @pytest.fixture
@@ -87,13 +87,41 @@ def test_bands_and_blocks_of_images_change_no_result(monkeypatch, fresh_plans, r
 
 
 def test_scratch_left_from_another_geometry_is_never_read(rng):
-    geometries = [((2, 3, 9, 6), 5, 2), ((1, 4, 4, 4), 17, 1), ((3, 2, 6, 11), 3, 1)]
+    geometries = [((2, 3, 9, 6), 5, 2), ((1, 4, 4, 4), 17, 1), ((3, 2, 6, 11), 3, 1), ((2, 128, 5, 4), 136, 2)]
     for x_shape, O, stride in geometries * 2:
         window = Window.of(3, stride=stride, padding=1)
         x, weight, grad_output = arguments(rng, x_shape, O, window)
         for buffer in arena._buffers.by_role.values():
             buffer[: buffer.size // 4 * 4].view(np.float32)[...] = np.nan
         assert_right(all_three(x, weight, grad_output, window), x, weight, grad_output, window)
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "O", "stride"),
+    [
+        ((5, 8, 5, 5), 24, 2),  # rows of 3 pixels, and tiles that cross them and the images
+        ((1, 8, 1, 2), 64, 2),  # one pixel: fewer than a tile has rows
+        ((1, 640, 2, 3), 48, 2),  # the same, where a panel is met in pieces: a repeated pixel is added once
+        ((3, 256, 7, 4), 128, 2),  # pixels that collide in the cache are moved apart
+        ((3, 128, 4, 5), 256, 1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("register_bytes", [64, 32, 16])
+def test_few_pixels_and_many_channels(monkeypatch, fresh_plans, rng, x_shape, O, stride, register_bytes):
+    monkeypatch.setattr(kinds, "REGISTER_BYTES", register_bytes)
+    window = Window.of(3, stride=stride, padding=1)
+    x, weight, grad_output = arguments(rng, x_shape, O, window, dtype="float64")  # sums of up to 5760 products
+    assert_right(all_three(x, weight, grad_output, window), x, weight, grad_output, window)
+
+
+def test_only_colliding_pixels_are_moved_apart():
+    assert [_geometry.pitch_of(C, stride, 4) for C, stride in ((128, 1), (64, 2), (64, 1), (96, 1))] == [
+        144,
+        80,
+        64,
+        96,
+    ]
 
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one thread is all that this process may use")
@@ -115,7 +143,7 @@ def test_the_number_of_threads_changes_only_the_order_of_the_weights_sums(rng):
 
 
 def test_one_image_is_shared_among_threads(rng):
-    plan = _geometry.plan_forward((1, 4, 16, 16), (4, 4, 3, 3), Window.of(3, padding=1), 1, "float32", 3, 64)
+    plan = _plans.plan_forward((1, 4, 16, 16), (4, 4, 3, 3), Window.of(3, padding=1), 1, "float32", 3, 64)
     assert plan.scan[0]["bands"] >= 3
 
 
