@@ -67,7 +67,9 @@ class BatchNormReLU(Function):
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         saved = self.saved
         statistics = saved.mean, saved.inverse_std, saved.weight
-        return self.norm.kernel(grad_output, saved.x, *statistics, saved.output, self.needs_input_grad[3])
+        return self.norm.kernel(
+            grad_output, saved.x, *statistics, saved.output, self.needs_input_grad[3], saved.gate_bias
+        )
 
     def signature(self) -> Array:
         return self.saved.output > 0
@@ -94,7 +96,14 @@ def _normalize(
     weight = xp.ones(C, dtype) if weight is None else weight
     bias = xp.zeros(C, dtype) if bias is None else bias
     output = normalization.normalize(x, mean, inverse_std, weight, bias, addend, relu)
-    function.save_for_backward(x=x, mean=mean, inverse_std=inverse_std, weight=weight, output=output if relu else None)
+    function.save_for_backward(
+        x=x,
+        mean=mean,
+        inverse_std=inverse_std,
+        weight=weight,
+        output=output if relu else None,
+        gate_bias=bias if addend is None else None,
+    )
     return output
 
 

@@ -180,11 +180,12 @@ def _normalization(shape, relu, addend):
     def backward(rng):
         x, mean, inverse_std, weight, bias, other, _ = forward(rng)
         output = oracles.normalize(x, mean, inverse_std, weight, bias, other, relu) if relu else None
-        return rng.normal(size=shape), x, mean, inverse_std, weight, output, addend
+        again = bias if relu and not addend else None  # the gate may be computed again
+        return rng.normal(size=shape), x, mean, inverse_std, weight, output, addend, again
 
     def without_unneeded(oracle):
         def call(*arguments):
-            *gradients, grad_addend = oracle(*arguments[:-1])
+            *gradients, grad_addend = oracle(*arguments[:6])
             return (*gradients, grad_addend if addend else None)
 
         return call

@@ -65,7 +65,7 @@ def normalize(x, mean, inverse_std, weight, bias, addend, relu):
     return (torch.relu(y) if relu else y).numpy()
 
 
-def batch_norm_backward(grad_output, x, mean, inverse_std, weight, output, needs_grad_addend):
+def batch_norm_backward(grad_output, x, mean, inverse_std, weight, output, needs_grad_addend, _):
     gated = np.where(output > 0, grad_output, 0) if output is not None else grad_output
     _, grad_x, grad_weight, grad_bias = with_gradients(
         lambda x, weight, bias: F.batch_norm(x, None, None, weight, bias, training=True, eps=1e-5),
@@ -74,7 +74,7 @@ def batch_norm_backward(grad_output, x, mean, inverse_std, weight, output, needs
     return grad_x, grad_weight, grad_bias, gated if needs_grad_addend else None
 
 
-def normalize_backward(grad_output, x, mean, inverse_std, weight, output, needs_grad_addend):
+def normalize_backward(grad_output, x, mean, inverse_std, weight, output, needs_grad_addend, _):
     gated = np.where(output > 0, grad_output, 0) if output is not None else grad_output
     mean, variance = torch.from_numpy(mean), torch.from_numpy(inverse_std**-2)
     _, grad_x, grad_weight, grad_bias = with_gradients(

@@ -13,10 +13,11 @@ Contract, for each implementation (Ioffe and Szegedy 2015; channels on axis 1, m
   returned array keeps. Results lie in memory as x does where x is contiguous or channels-last. Inputs never written.
 
 The fusions: ``addend`` (like x) is added before the ReLU; the backward kernels get ``output``, the result of that ReLU,
-and return the gradient gated by ``output > 0`` for the addend as well.
+and return the gradient gated by ``output > 0`` for the addend as well. Without an addend they also get the ``bias``:
+the gate can be computed again from x.
 
 Cost, in numbers moved: forward 3 N C H W (two reads, one write) + 1 with an addend; backward 5 (grad_output and x
-twice each, one write) + 2 with a ReLU + 1 with an addend. All are bound by memory.
+twice each, one write) + 2 with a ReLU and an addend. All are bound by memory.
 """
 
 from __future__ import annotations
@@ -55,14 +56,18 @@ def batch_norm_backward(
     weight: Array,
     output: Array | None = None,
     needs_grad_addend: bool = False,
+    bias: Array | None = None,
 ) -> tuple[Array, Array, Array, Array | None]:
     """(grad_x, grad_weight, grad_bias, grad_addend) of ``normalize`` with x's own batch statistics.
 
     ``output``: what ``normalize`` returned when it ended in a ReLU, else None. grad_addend is the gated grad_output
-    when ``needs_grad_addend``, else None; without a ReLU it is grad_output itself.
+    when ``needs_grad_addend``, else None; without a ReLU it is grad_output itself. ``bias``: normalize's, to be given
+    only if there was no addend: the ReLU's gate can then be computed from x, which is at hand, and need not be read.
     """
-    kernel = select(FAMILY, "batch_norm_backward", grad_output, x, mean, inverse_std, weight, output, needs_grad_addend)
-    return kernel(grad_output, x, mean, inverse_std, weight, output, needs_grad_addend)  # type: ignore[no-any-return]
+    kernel = select(
+        FAMILY, "batch_norm_backward", grad_output, x, mean, inverse_std, weight, output, needs_grad_addend, bias
+    )
+    return kernel(grad_output, x, mean, inverse_std, weight, output, needs_grad_addend, bias)  # type: ignore[no-any-return]
 
 
 def normalize_backward(
@@ -73,10 +78,13 @@ def normalize_backward(
     weight: Array,
     output: Array | None = None,
     needs_grad_addend: bool = False,
+    bias: Array | None = None,
 ) -> tuple[Array, Array, Array, Array | None]:
     """(grad_x, grad_weight, grad_bias, grad_addend) of ``normalize`` with constant statistics (evaluation)."""
-    kernel = select(FAMILY, "normalize_backward", grad_output, x, mean, inverse_std, weight, output, needs_grad_addend)
-    return kernel(grad_output, x, mean, inverse_std, weight, output, needs_grad_addend)  # type: ignore[no-any-return]
+    kernel = select(
+        FAMILY, "normalize_backward", grad_output, x, mean, inverse_std, weight, output, needs_grad_addend, bias
+    )
+    return kernel(grad_output, x, mean, inverse_std, weight, output, needs_grad_addend, bias)  # type: ignore[no-any-return]
 
 
 def cost(
@@ -91,4 +99,4 @@ def cost(
     if kernel == "normalize":
         return (2 + relu + addend) * size, (2 + addend) * itemsize * size
     passes = 2 if kernel == "batch_norm_backward" else 1
-    return 7 * size, (passes * (2 + relu) + 1 + addend) * itemsize * size
+    return 7 * size, (2 * passes + 1 + 2 * (relu and addend)) * itemsize * size

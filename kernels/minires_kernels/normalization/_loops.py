@@ -265,8 +265,9 @@ def piece_sums(
     C: int,
     inner: int,
     p: int,
-    means: Array,
+    affine: Array,
     relu: bool,
+    again: bool,
     keep: bool,
     gated: Array,
     sums: Array,
@@ -274,7 +275,7 @@ def piece_sums(
 ) -> None:
     """The sums of g and g (x - mean) for each channel of piece p; ``gated`` = g where it is to be kept."""
     cuts = cut(kind, x.size, C, inner)
-    (start, stop, channel), width = bounds(cuts, p), cuts.width
+    (start, stop, channel), width, span = bounds(cuts, p), cuts.width, cuts.cycle * cuts.width
     whole, first = stop - (stop - start) % width, channel * width
     table = np.empty(2 * width, x.dtype)  # sum of g, sum of products
     for lane in range(2 * width):
@@ -282,17 +283,22 @@ def piece_sums(
     for row in range(start, whole, width):
         for lane in range(0, width, kind.lanes):
             i = row + lane
-            g, centered = load(kind, grad, i), load(kind, x, i) - load(kind, means, first + lane)
-            if relu:
+            k = first + lane
+            g, centered = load(kind, grad, i), load(kind, x, i) - load(kind, affine, k)
+            if again:
+                g = gate(g, fma(centered, load(kind, affine, k + span), load(kind, affine, k + 2 * span)))
+            elif relu:
                 g = gate(g, load(kind, output, i))
             if keep:
                 store(g, gated, i)
             store(load(kind, table, lane) + g, table, lane)
             store(fma(g, centered, load(kind, table, lane + width)), table, lane + width)
     for i in range(whole, stop, kind.lanes):
-        lane, count = i - whole, stop - i
-        g, centered = load_part(kind, grad, i, count), load_part(kind, x, i, count) - load(kind, means, first + lane)
-        if relu:
+        lane, count, k = i - whole, stop - i, first + i - whole
+        g, centered = load_part(kind, grad, i, count), load_part(kind, x, i, count) - load(kind, affine, k)
+        if again:
+            g = gate(g, fma(centered, load(kind, affine, k + span), load(kind, affine, k + 2 * span)))
+        elif relu:
             g = gate(g, load_part(kind, output, i, count))
         if keep:
             store_part(g, gated, i, count)
@@ -320,19 +326,19 @@ def total_sums(
 
 @njit(**SERIAL)
 def gradient_map(
-    mean: Array, inverse_std: Array, weight: Array, grad_weight: Array, grad_bias: Array, share: float
+    mean: Array, inverse_std: Array, weight: Array, bias: Array, grad_weight: Array, grad_bias: Array, share: float
 ) -> Array:
-    """Each channel's (mean, scale, slope, offset) with grad_x = scale g + slope (x - mean) + offset: (4, C), flat.
+    """Each channel's (mean, scale, bias, slope, offset), where grad_x = scale g + slope (x - mean) + offset: (5, C).
 
     ``share`` is 1 / m, or 0 for constant statistics, through which no gradient flows.
     """
     C = mean.size
-    values = np.empty(4 * C, mean.dtype)
+    values = np.empty(5 * C, mean.dtype)
+    values[: 3 * C] = affine_map(mean, inverse_std, weight, bias)
     for c in range(C):
-        scale = weight[c] * inverse_std[c]
-        values[c], values[C + c] = mean[c], scale
-        values[2 * C + c] = -scale * inverse_std[c] * grad_weight[c] * share
-        values[3 * C + c] = -scale * grad_bias[c] * share
+        scale = values[C + c]
+        values[3 * C + c] = -scale * inverse_std[c] * grad_weight[c] * share
+        values[4 * C + c] = -scale * grad_bias[c] * share
     return values
 
 
@@ -347,6 +353,7 @@ def piece_gradient(
     p: int,
     table: Array,
     relu: bool,
+    again: bool,
     grad_x: Array,
 ) -> None:
     """grad_x = scale g + slope (x - mean) + offset on piece p."""
@@ -357,16 +364,20 @@ def piece_gradient(
         for lane in range(0, width, kind.lanes):
             i, k = row + lane, first + lane
             g, centered = load(kind, grad, i), load(kind, x, i) - load(kind, table, k)
-            if relu:
+            if again:
+                g = gate(g, fma(centered, load(kind, table, k + span), load(kind, table, k + 2 * span)))
+            elif relu:
                 g = gate(g, load(kind, output, i))
-            flow = fma(centered, load(kind, table, k + 2 * span), load(kind, table, k + 3 * span))
+            flow = fma(centered, load(kind, table, k + 3 * span), load(kind, table, k + 4 * span))
             store(fma(g, load(kind, table, k + span), flow), grad_x, i)
     for i in range(whole, stop, kind.lanes):
         k, count = first + i - whole, stop - i
         g, centered = load_part(kind, grad, i, count), load_part(kind, x, i, count) - load(kind, table, k)
-        if relu:
+        if again:
+            g = gate(g, fma(centered, load(kind, table, k + span), load(kind, table, k + 2 * span)))
+        elif relu:
             g = gate(g, load_part(kind, output, i, count))
-        flow = fma(centered, load(kind, table, k + 2 * span), load(kind, table, k + 3 * span))
+        flow = fma(centered, load(kind, table, k + 3 * span), load(kind, table, k + 4 * span))
         store_part(fma(g, load(kind, table, k + span), flow), grad_x, i, count)
 
 
@@ -380,7 +391,9 @@ def backward(
     mean: Array,
     inverse_std: Array,
     weight: Array,
+    bias: Array,
     relu: bool,
+    again: bool,
     keep: bool,
     constant: bool,
     gated: Array,
@@ -388,16 +401,19 @@ def backward(
     grad_weight: Array,
     grad_bias: Array,
 ) -> None:
-    """All gradients of normalize. No gradient flows through ``constant`` statistics; ``keep`` fills ``gated``."""
+    """All gradients of normalize. No gradient flows through ``constant`` statistics; ``keep`` fills ``gated``.
+
+    A ReLU's gate is where ``output`` is positive, or computed ``again`` as normalize did, to the last digit.
+    """
     C = mean.size
     cuts = cut(kind, x.size, C, inner)
     sums, products = np.empty(cuts.pieces * cuts.channels), np.empty(cuts.pieces * cuts.channels)
-    means = spread(mean, cuts)
+    affine = spread(affine_map(mean, inverse_std, weight, bias), cuts)
     for p in prange(cuts.pieces):
-        piece_sums(kind, grad, output, x, C, inner, np.intp(p), means, relu, keep, gated, sums, products)
+        piece_sums(kind, grad, output, x, C, inner, np.intp(p), affine, relu, again, keep, gated, sums, products)
     total_sums(cuts, sums, products, inverse_std, grad_weight, grad_bias)
     share = 0.0 if constant else C / max(x.size, 1)
-    table = spread(gradient_map(mean, inverse_std, weight, grad_weight, grad_bias, share), cuts)
-    source, gate_again = gated if keep else grad, relu and not keep
+    table = spread(gradient_map(mean, inverse_std, weight, bias, grad_weight, grad_bias, share), cuts)
+    source, relu, again = gated if keep else grad, relu and not keep, again and not keep
     for p in prange(cuts.pieces):
-        piece_gradient(kind, source, output, x, C, inner, np.intp(p), table, gate_again, grad_x)
+        piece_gradient(kind, source, output, x, C, inner, np.intp(p), table, relu, again, grad_x)

@@ -45,6 +45,7 @@ def batch_norm_backward(
     weight: Array,
     output: Array | None = None,
     needs_grad_addend: bool = False,
+    bias: Array | None = None,
 ) -> tuple[Array, Array, Array, Array | None]:
     """See :func:`minires_kernels.normalization.batch_norm_backward`."""
     g = grad_output if output is None else activation.relu_backward(grad_output, output)
@@ -64,6 +65,7 @@ def normalize_backward(
     weight: Array,
     output: Array | None = None,
     needs_grad_addend: bool = False,
+    bias: Array | None = None,
 ) -> tuple[Array, Array, Array, Array | None]:
     """See :func:`minires_kernels.normalization.normalize_backward`."""
     g = grad_output if output is None else activation.relu_backward(grad_output, output)

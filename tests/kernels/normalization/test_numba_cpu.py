@@ -73,6 +73,23 @@ def with_the_gate_of(results, arrays):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [*SEVERAL_PIECES, (2, 5, 3, 3)], ids=str)
+@pytest.mark.parametrize("register_bytes", [64, 32, 16, 1])
+def test_a_gate_computed_again_is_the_one_that_was_there(monkeypatch, rng, layout, shape, dtype, register_bytes):
+    monkeypatch.setattr(kinds, "REGISTER_BYTES", register_bytes)
+    x, grad_output, _, weight, bias = operands(rng, shape, dtype, layout)
+    x[0, 0, 0, 0] = np.nan  # its output is NaN, and no gradient passes
+    mean, variance = numba_cpu.batch_statistics(layout(np.nan_to_num(x)))
+    statistics = mean, 1 / np.sqrt(variance), weight
+    output = numba_cpu.normalize(x, *statistics, bias, None, True)
+    for kernel in (numba_cpu.batch_norm_backward, numba_cpu.normalize_backward):
+        *read, _ = kernel(grad_output, x, *statistics, output)
+        *again, _ = kernel(grad_output, x, *statistics, np.full_like(output, np.nan), False, bias)
+        for one, other in zip(read, again, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", SEVERAL_PIECES, ids=str)
 def test_images_of_several_pieces_and_a_remainder(rng, layout, shape, dtype):
     arrays = operands(rng, shape, dtype, layout)
