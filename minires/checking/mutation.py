@@ -1,44 +1,51 @@
-"""A score for gradient tests: how many of the planted mistakes do they notice?
+"""A score for gradient checks: how many of the planted mistakes do they notice?
 
-``python -m minires.checking.mutation`` scores our own check beside the ways in which teaching engines check.
-``python -m minires.checking.mutation tests/`` (or ``minires mutate tests/``) runs somebody's pytest suite once per
-mistake: a mistake that no test notices survives, and is a hole in the suite.
+``minires mutate`` prints our own check's beside those of the ways in which teaching engines check. How
+``minires mutate tests/`` scores somebody's test suite: :mod:`minires.checking.suite`.
 """
 
 from __future__ import annotations
 
-import argparse
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from minires.checking.cases import Case, cases_for
 from minires.checking.gradcheck import gradcheck
-from minires.checking.mutants import MUTANTS, Mutant, planted
+from minires.checking.mutants import MUTANTS, Mutant, named, planted
+from minires.checking.report import GradReport
 from minires.tensor import Tensor
 
-Checker = Callable[[Case], bool]
-"""Accepts a case (True) or refuses it."""
+Checker = Callable[[Case], Any]
+"""Accepts a case (what it returns is truthy) or refuses it."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Which mistakes a checker or a test suite noticed."""
+    """Which mistakes a checker or a test suite noticed.
+
+    ``noticed``: name of the mutant -> what the checker returned, or the name of the test that failed. ``survived``: the
+    names of the others.
+    """
 
     name: str
-    killed: tuple[str, ...]
+    noticed: Mapping[str, Any]
     survived: tuple[str, ...]
+
+    @property
+    def killed(self) -> tuple[str, ...]:
+        """The names of those that were noticed."""
+        return tuple(self.noticed)
 
     @property
     def total(self) -> int:
         """How many mistakes there were."""
-        return len(self.killed) + len(self.survived)
+        return len(self.noticed) + len(self.survived)
 
     def __str__(self) -> str:
-        return f"{self.name}: {len(self.killed)} of {self.total} killed"
+        return f"{self.name}: {len(self.noticed)} of {self.total} killed"
 
 
 def score(name: str, checker: Checker, mutants: Iterable[Mutant] = tuple(MUTANTS.values())) -> Score:
@@ -50,16 +57,18 @@ def score(name: str, checker: Checker, mutants: Iterable[Mutant] = tuple(MUTANTS
     for case in {case.name: case for mutant in mutants for case in cases_for(mutant)}.values():
         if not checker(case):
             raise ValueError(f"score: {name} refuses {case.name}, which is right")
-    killed: list[str] = []
-    survived: list[str] = []
+    noticed: dict[str, Any] = {}
     for mutant in mutants:
         with planted(mutant):
-            noticed = any(not _accepts(checker, case) for case in cases_for(mutant))
-        (killed if noticed else survived).append(mutant.name)
-    return Score(name, tuple(killed), tuple(survived))
+            for case in cases_for(mutant):
+                verdict = _verdict(checker, case)
+                if not verdict:
+                    noticed[mutant.name] = verdict
+                    break
+    return Score(name, noticed, tuple(mutant.name for mutant in mutants if mutant.name not in noticed))
 
 
-def _accepts(checker: Checker, case: Case) -> bool:
+def _verdict(checker: Checker, case: Case) -> Any:
     try:
         return checker(case)
     except RuntimeError:  # the engine itself refused what backward returned
@@ -69,9 +78,9 @@ def _accepts(checker: Checker, case: Case) -> bool:
 # ---------------------------------------------------------------- ways to check
 
 
-def ours(case: Case) -> bool:
+def ours(case: Case) -> GradReport:
     """:func:`minires.gradcheck`."""
-    return bool(gradcheck(case.fn, *case.arrays))
+    return gradcheck(case.fn, *case.arrays)
 
 
 def dezero_settings(case: Case) -> bool:
@@ -141,78 +150,32 @@ CHECKERS: dict[str, Checker] = {
 }
 
 
-# ---------------------------------------------------------------- somebody's test suite
+# ---------------------------------------------------------------- the command
 
 
-def score_suite(
-    arguments: Sequence[str], names: Iterable[str] = tuple(MUTANTS), *, report: Callable[[str], None] = print
-) -> Score:
-    """Run ``pytest *arguments`` once per mistake, in a process of its own with the mistake planted.
+def compare(names: Iterable[str] = tuple(MUTANTS)) -> Score:
+    """Print how many mistakes each of ``CHECKERS`` notices, and how well ours names their causes; returns our score.
 
-    ``report`` gets a line per mistake. Raises RuntimeError, with pytest's last lines, when the suite doesn't pass
-    without any; ValueError for an unknown name.
+    Raises ValueError for an unknown name of a mistake.
     """
-    names = tuple(names)
-    unknown = [name for name in names if name not in MUTANTS]
-    if unknown:
-        raise ValueError(f"mutate: there is no mutant {unknown[0]!r}; there are: {', '.join(MUTANTS)}")
-    code, output = _pytest(arguments)
-    if code:
-        raise RuntimeError(f"mutate: the suite must pass before mistakes are planted, but pytest says:\n{output}")
-    killed: list[str] = []
-    survived: list[str] = []
-    for name in names:
-        code, _ = _pytest([*arguments, f"--gradcheck-mutant={name}"])
-        (killed if code else survived).append(name)
-        report(f"{'killed  ' if code else 'SURVIVED'}  {name}: {MUTANTS[name].sentence}")
-    return Score("pytest " + " ".join(arguments), tuple(killed), tuple(survived))
-
-
-def _pytest(arguments: Sequence[str]) -> tuple[int, str]:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.returncode, "\n".join(result.stdout.splitlines()[-15:])
-
-
-def confusion(mutants: Sequence[Mutant]) -> str:
-    """The table of diagnoses: for each true cause, what our check named first."""
-    named: dict[str, dict[str, list[str]]] = {}
-    for mutant in mutants:
-        with planted(mutant):
-            reports = [gradcheck(case.fn, *case.arrays) for case in cases_for(mutant)]
-        cause = next((report.cause for report in reports if not report), "not noticed") or "no known pattern"
-        named.setdefault(mutant.cause, {}).setdefault(cause, []).append(mutant.name)
-    right = sum(len(row.get(cause, [])) for cause, row in named.items())
-    lines = [f"{'true cause':22s} named first"]
-    for cause, row in sorted(named.items()):
-        parts = [f"{len(names)} {found}" + ("" if found == cause else f" ({', '.join(names)})")
-                 for found, names in sorted(row.items(), key=lambda item: item[0] != cause)]  # fmt: skip
-        lines.append(f"{cause:22s} {'; '.join(parts)}")
-    return "\n".join([*lines, f"the first diagnosis is right for {right} of {len(mutants)}"])
-
-
-def run(tests: Sequence[str], only: Sequence[str]) -> int:
-    """``minires mutate``: score the suite ``tests``, or our own check; 1 when a mistake survived, else 0."""
-    if tests:
-        result = score_suite(tests, only or tuple(MUTANTS))
-        print(result)
-        return int(bool(result.survived))
-    chosen = [MUTANTS[name] for name in only] or list(MUTANTS.values())
-    scores = [score(name, checker, chosen) for name, checker in CHECKERS.items()]
+    scores = [score(name, checker, named(names, "mutate")) for name, checker in CHECKERS.items()]
     for result in scores:
         print(f"{result.name:26s} {len(result.killed):3d} of {result.total} killed")
-    print(f"\n{confusion(chosen)}")
-    return int(bool(scores[0].survived))
+    print(f"\n{confusion(scores[0])}")
+    return scores[0]
 
 
-def main() -> int:
-    """The command line of this file."""
-    parser = argparse.ArgumentParser(prog="minires mutate", description=__doc__)
-    parser.add_argument("tests", nargs="*", help="what to pass on to pytest; nothing: score our own check")
-    parser.add_argument("--only", action="append", default=[], help="a mistake's name; may be repeated")
-    options = parser.parse_args()
-    return run(options.tests, options.only)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def confusion(ours: Score) -> str:
+    """The table of diagnoses: for each true cause, what our check named first."""
+    causes = {name: report.cause or "no known pattern" for name, report in ours.noticed.items()}
+    causes |= dict.fromkeys(ours.survived, "not noticed")
+    found: dict[str, dict[str, list[str]]] = {}
+    for mutant in named(causes, "confusion"):
+        found.setdefault(mutant.cause, {}).setdefault(causes[mutant.name], []).append(mutant.name)
+    right = sum(len(row.get(cause, [])) for cause, row in found.items())
+    lines = [f"{'true cause':22s} named first"]
+    for cause, row in sorted(found.items()):
+        parts = [f"{len(names)} {first}" + ("" if first == cause else f" ({', '.join(names)})")
+                 for first, names in sorted(row.items(), key=lambda item: item[0] != cause)]  # fmt: skip
+        lines.append(f"{cause:22s} {'; '.join(parts)}")
+    return "\n".join([*lines, f"the first diagnosis is right for {right} of {ours.total}"])
