@@ -1,4 +1,4 @@
-"""Somebody's pytest suite is scored: what each test reaches is recorded, and each mistake gets the tests that reach it."""
+"""Somebody's pytest suite is scored: tests are watched, and each mistake gets the tests that reach its code."""
 
 import pytest
 
