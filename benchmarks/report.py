@@ -211,6 +211,16 @@ def gradients_table(rows: list[Row]) -> list[str]:
     return _table(["net", "engine", "median error", "mean", "of nets"], cells) if cells else []
 
 
+def checking_table(rows: list[Row]) -> list[str]:
+    """Who notices how many of the planted mistakes, and the first ones that each misses."""
+    cells = []
+    for row in rows:
+        noticed = f"not measured: {row['missing']}" if "missing" in row else f"{row['killed']} of {row['total']}"
+        missed = row.get("survived", [])
+        cells.append([row["candidate"], noticed, ", ".join(missed[:3]) + ", ..." * (len(missed) > 3)])
+    return _table(["in the hands of", "noticed", "not noticed"], cells)
+
+
 def peers_table(rows: list[Row]) -> list[str]:
     """One convolution, forward and backward, in each engine."""
     cells = [
@@ -226,6 +236,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[list[Row]], list[str]]], ...] = (
     ("Training steps", "training_step_*.jsonl", step_table),
     ("Convolutions", "kernels.jsonl", convolution_table),
     ("Gradients of whole nets, relative error against float64", "gradients.jsonl", gradients_table),
+    ("Wrong backward passes, planted one by one", "checking_*.jsonl", checking_table),
     ("Memory", "memory.jsonl", memory_table),
     ("Start", "startup.jsonl", startup_table),
     ("Convergence", "convergence.jsonl", convergence_table),

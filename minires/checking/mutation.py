@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,10 @@ import numpy as np
 from minires.checking.cases import Case, cases_for
 from minires.checking.gradcheck import gradcheck
 from minires.checking.mutants import MUTANTS, Mutant, named, planted
+from minires.checking.numerical import RATIO, richardson
 from minires.checking.report import GradReport
 from minires.tensor import Tensor
+from minires_kernels.arrays import Array
 
 Checker = Callable[[Case], Any]
 """Accepts a case (what it returns is truthy) or refuses it."""
@@ -85,66 +89,97 @@ def ours(case: Case) -> GradReport:
 
 def dezero_settings(case: Case) -> bool:
     """Every element of the first input, upstream gradient of ones, step 1e-4, rtol 1e-4, atol 1e-5: DeZero's check."""
-    return _plain_check(case, ones=True, step=1e-4, rtol=1e-4, atol=1e-5, first_only=True)
+    return _Backward(case, np.ones).agrees(_central(1e-4), rtol=1e-4, atol=1e-5, first_only=True)
 
 
 def all_ones(case: Case) -> bool:
     """Every element of every input in float64, tight tolerances, but an upstream gradient of ones."""
-    return _plain_check(case, ones=True, step=1e-6, rtol=1e-5, atol=1e-7)
+    return _Backward(case, np.ones).agrees(_central(1e-6), rtol=1e-5, atol=1e-7)
 
 
 def one_element(case: Case) -> bool:
     """One random element per input, upstream gradient of ones, step 1e-6, rtol and atol 1e-2: minitorch's check."""
-    return _plain_check(case, ones=True, step=1e-6, rtol=1e-2, atol=1e-2, elements=1)
+    return _Backward(case, np.ones).agrees(_central(1e-6), rtol=1e-2, atol=1e-2, elements=1)
+
+
+def mygrad_settings(case: Case) -> bool:
+    """Every element of every input, a random upstream gradient, rtol and atol 1e-8, and politeness: MyGrad's own tests.
+
+    ``backprop_test_factory`` in tests/wrappers/uber.py of github.com/rsokl/MyGrad; the package itself has nothing to
+    check gradients with. Its derivatives are complex steps (tests/utils/numerical_gradient.py), exact to rounding; our
+    kernels compute with real numbers, so Richardson's combination of differences stands in, close enough for 1e-8.
+    """
+    rng = np.random.default_rng(2)
+    backward = _Backward(case, lambda shape: rng.uniform(-10, 10, shape))
+
+    def derivative(value: Callable[[float], float]) -> float:
+        return richardson(_central(1e-3)(value), _central(1e-3 / RATIO)(value))
+
+    return backward.agrees(derivative, rtol=1e-8, atol=1e-8) and backward.is_polite()
 
 
 def not_none(case: Case) -> bool:
     """Only that a gradient arrives: what a popular course tested until 2026."""
-    tensors = [Tensor(array.copy(), requires_grad=True) for array in case.arrays]
-    output = case.fn(*tensors)
-    output.backward(np.ones(output.shape))
-    return all(tensor.grad is not None for tensor in tensors)
+    return all(tensor.grad is not None for tensor in _Backward(case, np.ones).tensors)
 
 
-def _plain_check(
-    case: Case,
-    *,
-    ones: bool,
-    step: float,
-    rtol: float,
-    atol: float,
-    elements: int | None = None,
-    first_only: bool = False,
-) -> bool:
-    rng = np.random.default_rng(1)
-    arrays = [array.copy() for array in case.arrays]
-    tensors = [Tensor(array, requires_grad=True) for array in arrays]
-    output = case.fn(*tensors)
-    upstream = np.ones(output.shape) if ones else rng.standard_normal(output.shape)
-    output.backward(upstream)
+Derivative = Callable[[Callable[[float], float]], float]
+"""The derivative at 0 of a function of one number."""
 
-    def value() -> float:
-        return float((case.fn(*map(Tensor, arrays)).data * upstream).sum())
 
-    for array, tensor in list(zip(arrays, tensors, strict=True))[: 1 if first_only else None]:
-        grad = np.zeros(array.shape) if tensor.grad is None else tensor.grad
-        chosen = range(array.size) if elements is None else rng.integers(array.size, size=elements)
-        for element in chosen:
-            kept = array.flat[element]
-            array.flat[element] = kept + step
-            above = value()
-            array.flat[element] = kept - step
-            below = value()
-            array.flat[element] = kept
-            if not np.isclose(grad.flat[element], (above - below) / (2 * step), rtol, atol):
-                return False
-    return True
+def _central(step: float) -> Derivative:
+    return lambda value: (value(step) - value(-step)) / (2 * step)
+
+
+class _Backward:
+    """The gradients of a case's inputs, for ``upstream(shape)``, and two questions about them."""
+
+    def __init__(self, case: Case, upstream: Callable[[tuple[int, ...]], Array]) -> None:
+        self._case = case
+        self._arrays = [array.copy() for array in case.arrays]
+        self.tensors = [Tensor(array, requires_grad=True) for array in self._arrays]
+        output = case.fn(*self.tensors)
+        self._upstream = upstream(output.shape)
+        self._kept = self._upstream.copy()
+        output.backward(self._upstream)
+
+    def agrees(
+        self, derivative: Derivative, *, rtol: float, atol: float, elements: int | None = None, first_only: bool = False
+    ) -> bool:
+        """Whether each element's gradient is close to ``derivative``: of all, or of ``elements`` random ones."""
+        rng = np.random.default_rng(1)
+        for array, tensor in list(zip(self._arrays, self.tensors, strict=True))[: 1 if first_only else None]:
+            grad = np.zeros(array.shape) if tensor.grad is None else tensor.grad
+            chosen = range(array.size) if elements is None else rng.integers(array.size, size=elements)
+            for element in chosen:
+                numeric = derivative(partial(self._moved, array.reshape(-1), element))
+                if not np.isclose(grad.flat[element], numeric, rtol, atol):
+                    return False
+        return True
+
+    def _moved(self, flat: Array, element: int, step: float) -> float:
+        """The sum of upstream * output with one element of an input ``step`` away from where it is."""
+        kept = flat[element]
+        flat[element] = kept + step
+        output = self._case.fn(*map(Tensor, self._arrays)).data
+        flat[element] = kept
+        return float((output * self._upstream).sum())
+
+    def is_polite(self) -> bool:
+        """Whether inputs and upstream gradient are what they were, and no gradients share memory with it or others."""
+        arrays = [self._upstream, *(tensor.grad for tensor in self.tensors if tensor.grad is not None)]
+        return (
+            np.array_equal(self._upstream, self._kept)
+            and all(map(np.array_equal, self._arrays, self._case.arrays))
+            and not any(np.shares_memory(one, other) for one, other in combinations(arrays, 2))
+        )
 
 
 CHECKERS: dict[str, Checker] = {
     "minires.gradcheck": ours,
     "an all-ones upstream": all_ones,
     "DeZero's settings": dezero_settings,
+    "MyGrad's tests' settings": mygrad_settings,
     "one element (minitorch)": one_element,
     "a gradient is there": not_none,
 }

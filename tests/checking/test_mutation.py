@@ -18,6 +18,17 @@ def test_the_ways_of_teaching_engines_let_mistakes_through_that_ours_notices(che
     assert mutation.score("theirs", checker, chosen).survived
 
 
+def test_a_random_upstream_gradient_tight_tolerances_and_politeness_notice_them_too():
+    chosen = [MUTANTS[name] for name in (*REVEALING, "relu_in_place")]
+    assert not mutation.score("MyGrad's", mutation.mygrad_settings, chosen).survived
+
+
+def test_what_noticed_a_mistake_is_kept():
+    result = mutation.score("ours", mutation.ours, [MUTANTS["relu_leaks"]])
+    assert result.noticed["relu_leaks"].cause == "mask"
+    assert result.killed == ("relu_leaks",)
+
+
 def test_a_checker_that_refuses_what_is_right_has_no_score():
     with pytest.raises(ValueError, match="which is right"):
         mutation.score("never content", lambda case: False, [MUTANTS["relu_leaks"]])
