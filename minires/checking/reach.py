@@ -7,11 +7,20 @@ They are registered by :mod:`minires.checking.pytest_plugin` for its options ``-
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+
+
+class Lasting(NamedTuple):
+    """What the fixture ``name`` reached, and how long that took."""
+
+    name: str
+    reached: set[str]
+    seconds: float
 
 
 class Recorder:
@@ -19,8 +28,9 @@ class Recorder:
 
     A test reaches what runs during its setup, its call and its teardown; besides, what the fixtures reached that were
     alive when it began (a module's fixture runs for the first test only, but all of them have its result in hand), and
-    what was reached while tests were collected (modules may compute when they are imported). What a test keeps for
-    others in some other way (``functools.cache``) counts for that test alone.
+    what was reached while tests were collected (modules may compute when they are imported). The seconds of the
+    fixtures that it asks for are added: on its own it would have to wait for them. What a test keeps for others in
+    some other way (``functools.cache``) counts for that test alone.
 
     With pytest-xdist each worker notes, its reports carry the notes, and the process that distributes writes.
     """
@@ -28,7 +38,8 @@ class Recorder:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._reached: set[str] = set()
-        self._lasting: dict[Any, set[str]] = {}
+        self._waited = 0.0
+        self._lasting: dict[Any, Lasting] = {}
         self._tests: dict[str, dict[str, Any]] = {}
         self._failed: list[str] = []
 
@@ -38,35 +49,44 @@ class Recorder:
 
     def pytest_collection_finish(self) -> None:
         """What importing the tests has reached is in the hands of all of them."""
-        self._lasting["imports"], self._reached = self._reached, set()
+        self._lasting["imports"] = Lasting("", self._reached, 0.0)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
         """Keep what this fixture reaches for as long as it is alive."""
-        outside, self._reached = self._reached, set()
+        outside, self._reached, start = self._reached, set(), time.perf_counter()
         yield
-        self._lasting[fixturedef] = self._reached
+        self._lasting[fixturedef] = Lasting(fixturedef.argname, self._reached, time.perf_counter() - start)
         self._reached = outside | self._reached
 
     def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
         """The fixture is gone."""
         self._lasting.pop(fixturedef, None)
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """A test begins with what there is."""
+        self._reached, self._waited = set(), 0.0
+        for lasting in self._lasting.values():
+            self._reached |= lasting.reached
+            self._waited += lasting.seconds if lasting.name in getattr(item, "fixturenames", ()) else 0.0
+
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
         """Put the notes onto the last of the test's reports."""
         outcome: Any = yield
-        if call.when == "setup":
-            self._reached.update(*self._lasting.values())
         if call.when == "teardown":
-            outcome.get_result().gradcheck_notes = {"file": str(item.path), "reached": sorted(self._reached)}
-            self._reached = set()
+            notes = {"file": str(item.path), "reached": sorted(self._reached), "waited": self._waited}
+            outcome.get_result().gradcheck_notes = notes
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect the notes, here or from a worker."""
-        test = self._tests.setdefault(report.nodeid, {"seconds": 0.0})
+        test = self._tests.setdefault(report.nodeid, {"seconds": 0.0, "file": "", "reached": []})
         test["seconds"] += report.duration
-        test.update(getattr(report, "gradcheck_notes", {}))
+        notes = getattr(report, "gradcheck_notes", None)
+        if notes:
+            test["seconds"] += notes["waited"]
+            test["file"], test["reached"] = notes["file"], notes["reached"]
         self._note_failure(report)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:

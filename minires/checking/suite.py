@@ -4,6 +4,8 @@ A mistake that no test notices is a hole in the suite. A test can notice only wh
 is, and the plugin records which tests reach the code that each mistake would replace, and how long they take. Then each
 mistake is planted in a process of its own, which runs the tests that reach it, the shortest first, until one fails. The
 others can't tell a difference. What a test runs in another process isn't seen, and no mistake is planted there either.
+
+What each test reaches is written by :class:`minires.checking.reach.Recorder`, which says what counts.
 """
 
 from __future__ import annotations
@@ -12,34 +14,42 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 from minires.checking.mutants import MUTANTS, Mutant, named
 from minires.checking.mutation import Score
 from minires_kernels.environment import NUM_THREADS, cores
 
+Key = TypeVar("Key")
+Result = TypeVar("Result")
+
 ONE_THREAD = dict.fromkeys((NUM_THREADS, "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 """The environment of processes that run side by side, one for each core."""
 
 
+def _print(line: str) -> None:
+    print(line, flush=True)  # people wait for it, at the end of a pipe too
+
+
 def score_suite(
-    arguments: Sequence[str], names: Iterable[str] = tuple(MUTANTS), *, report: Callable[[str], None] = print
+    arguments: Sequence[str], names: Iterable[str] = tuple(MUTANTS), *, report: Callable[[str], None] = _print
 ) -> Score:
     """Run ``pytest *arguments``, and for each mistake those tests that reach it, in a process with it planted.
 
-    As many processes as there are cores run side by side, with one thread each; pytest-xdist (``-n``) serves in the
-    first run only. A file that can't be imported with the mistake notices it like a test that fails; a mistake that no
-    test reaches survives.
+    As many processes as there are cores run side by side, with one thread each, so the tests must bear that, as for
+    pytest-xdist, which itself (``-n``) serves in the first run only. A file that can't be imported with the mistake
+    notices it like a test that fails; a mistake that no test reaches survives.
 
     ``report`` gets a line when the suite has run, and one for each mistake as soon as its fate is known, with the test
     that noticed it. Raises ValueError, with pytest's last lines, when the suite doesn't pass without mistakes, when a
-    test that noticed one fails without it too as soon as other tests don't run before it, or when a test is gone in a
-    later run; also for an unknown name of a mistake.
+    test that noticed one fails on its own without it too, or when a test is gone in a later run; also for an unknown
+    name of a mistake.
     """
     mutants = named(names, "mutate")
     with TemporaryDirectory() as folder:
@@ -48,11 +58,14 @@ def score_suite(
             raise ValueError(
                 f"mutate: the suite must pass before mistakes are planted, but pytest says:\n{plain.output}"
             )
-        report(f"{_count(len(plain.tests), 'test passes', 'tests pass')} without a mistake")
+        report(f"without a mistake, none of {len(plain.tests)} tests fails")
         noticed = _plant_each(_again(arguments, plain), plain, mutants, Path(folder), report)
         _confirm(_again(arguments, plain), plain, set(noticed.values()), Path(folder))
-    by = {mutant.name: noticed[mutant.name] for mutant in mutants if noticed[mutant.name]}
-    return Score("pytest " + " ".join(arguments), by, tuple(name for name in noticed if name not in by))
+    return Score(
+        "pytest " + " ".join(arguments),
+        {mutant.name: noticed[mutant.name] for mutant in mutants if noticed[mutant.name]},
+        tuple(mutant.name for mutant in mutants if not noticed[mutant.name]),
+    )
 
 
 def _plant_each(
@@ -60,20 +73,15 @@ def _plant_each(
 ) -> dict[str, str]:
     """Name of each mutant -> the name of the test that noticed it, or nothing."""
     noticed: dict[str, str] = {}
-    with ThreadPoolExecutor(cores()) as pool:
-        reaching = {mutant.name: plain.reaching(mutant) for mutant in mutants}
-        jobs = {pool.submit(_plant, arguments, mutant, reaching[mutant.name], folder): mutant for mutant in mutants}
-        try:
-            for job in as_completed(jobs):
-                mutant, test = jobs[job], job.result()
-                noticed[mutant.name] = test
-                many = len(reaching[mutant.name])
-                passed = _count(many, "test reaches it", "tests reach it") if many else "not reached by any test"
-                fate = f"noticed by {test}" if test else passed
-                report(f"{'killed  ' if test else 'SURVIVED'}  {mutant.name}: {mutant.sentence}; {fate}")
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    reaching = {mutant.name: plain.reaching(mutant) for mutant in mutants}
+    for mutant, test in _side_by_side(
+        {mutant: partial(_plant, arguments, mutant, reaching[mutant.name], folder) for mutant in mutants}
+    ):
+        noticed[mutant.name] = test
+        many = len(reaching[mutant.name])
+        unnoticed = f"reached by {many} test{'s' * (many > 1)}" if many else "not reached by any test"
+        fate = f"noticed by {test}" if test else unnoticed
+        report(f"{'killed  ' if test else 'SURVIVED'}  {mutant.name}: {mutant.sentence}; {fate}")
     return noticed
 
 
@@ -82,27 +90,37 @@ def _plant(arguments: Sequence[str], mutant: Mutant, tests: dict[str, _Test], fo
     if not tests:
         return ""
     run = _run([*arguments, f"--gradcheck-mutant={mutant.name}"], folder / mutant.name, tests)
-    if run.status and not run.failed:  # nobody noticed anything, but something went wrong
+    if not run.status:
+        return ""
+    if not run.failed:  # something went wrong, but not in a test
         raise ValueError(f"mutate: with {mutant.name} planted, pytest ends with status {run.status}:\n{run.output}")
-    return run.failed[0] if run.failed else ""
+    return run.failed[0]
 
 
 def _confirm(arguments: Sequence[str], plain: _Run, noticing: set[str], folder: Path) -> None:
-    """Run the tests that noticed something once more, without mistakes: they may have missed the tests before them."""
+    """Run each test that noticed something on its own, without mistakes: it may have missed the tests before it."""
     tests = {name: test for name, test in plain.tests.items() if name in noticing}
-    if not tests:
-        return
-    run = _run(arguments, folder / "confirmed", tests)
-    if run.status:
-        raise ValueError(
-            f"mutate: {run.failed[0] if run.failed else 'a test'} fails without a mistake too, where it doesn't run in "
-            "its place among all tests, so that what it notices proves nothing; it must pass on its own, with one "
-            f"thread. Pytest says:\n{run.output}"
-        )
+    runs = {
+        name: partial(_run, arguments, folder / str(number), {name: test})
+        for number, (name, test) in enumerate(tests.items())
+    }
+    for name, run in _side_by_side(runs):
+        if run.status:
+            raise ValueError(
+                f"mutate: {name} fails without a mistake too when it runs on its own, with one thread; so what it "
+                f"notices proves nothing. Pytest says:\n{run.output}"
+            )
 
 
-def _count(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
+def _side_by_side(work: Mapping[Key, Callable[[], Result]]) -> Iterator[tuple[Key, Result]]:
+    """(key, what its function returns), as they end, as many at a time as there are cores."""
+    with ThreadPoolExecutor(cores()) as pool:
+        jobs = {pool.submit(function): key for key, function in work.items()}
+        try:
+            for job in as_completed(jobs):
+                yield jobs[job], job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 # ---------------------------------------------------------------- running pytest
@@ -141,13 +159,13 @@ def _run(arguments: Sequence[str], record: Path, tests: dict[str, _Test] | None 
     """Run ``pytest *arguments``: all its tests, as the caller would, or only ``tests``, on one thread."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *arguments]
     command.append(f"--gradcheck-record={record}")
+    environment = dict(os.environ)
     if tests is not None:
         listed = record.with_suffix(".tests")  # the command line has no room for thousands of names
         listed.write_text(json.dumps({name: test["file"] for name, test in tests.items()}))
         command.append(f"--gradcheck-tests={listed}")
-    environment = os.environ if tests is None else os.environ | ONE_THREAD
-    done = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+        environment |= ONE_THREAD | {"HYPOTHESIS_STORAGE_DIRECTORY": str(record.parent)}  # no examples for later runs
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    output = done.stdout.decode(errors="replace").splitlines()
     found = json.loads(record.read_text()) if record.exists() else {}
-    return _Run(done.returncode, "\n".join(done.stdout.splitlines()[-15:]), **found)
+    return _Run(done.returncode, "\n".join(output[-15:]), **found)

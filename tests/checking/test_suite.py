@@ -1,7 +1,12 @@
 """Somebody's pytest suite is scored: tests are watched, and each mistake gets the tests that reach its code."""
 
+import os
+from pathlib import Path
+
 import pytest
 
+import minires
+import minires_kernels
 from minires.checking import suite
 
 SUITE = """
@@ -32,8 +37,12 @@ using("reference").__enter__()  # importing Numba takes longer than all of these
 
 
 @pytest.fixture(autouse=True)
-def _plugins_as_named(monkeypatch):
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # ours is named with -p: installed or not
+def _elsewhere(monkeypatch, tmp_path):
+    """In a project that merely depends on MiniRes, installed or not."""
+    monkeypatch.chdir(tmp_path)
+    paths = [str(Path(module.__file__).parents[1]) for module in (minires, minires_kernels)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # ours is named with -p
 
 
 @pytest.fixture
@@ -59,12 +68,12 @@ def test_each_mistake_gets_a_line_which_names_the_test_that_noticed_it(scored):
     assert result.survived == ("linear_weight_transposed", "softmax_diagonal_only")
     assert "1 of 3 killed" in str(result)
     plain, *lines = lines
-    assert plain.startswith("3 tests pass without a mistake")
+    assert plain == "without a mistake, none of 3 tests fails"
     relu, linear, softmax = sorted(lines, key=lambda line: [name in line for name in names], reverse=True)
     assert relu.startswith("killed    relu_leaks: A leak of 0.01")
     assert relu.endswith("noticed by tests/test_suite.py::test_relu_is_checked")
     assert linear.startswith("SURVIVED  linear_weight_transposed: ")
-    assert linear.endswith("1 test reaches it")
+    assert linear.endswith("; reached by 1 test")
     assert softmax.endswith("not reached by any test")
 
 
@@ -76,11 +85,30 @@ import pytest
 from minires import Tensor, functional
 
 
-@pytest.mark.parametrize("seconds", [0.5, 0.0, 0.25])
-def test_relu(seconds, log):
+@pytest.fixture(scope="module")
+def slow():
+    time.sleep(0.4)
+
+
+def gradient():
     functional.relu(Tensor(np.ones(2), requires_grad=True)).backward(np.ones(2))
+
+
+@pytest.mark.parametrize("seconds", [0.6, 0.0, 0.2])
+def test_relu(seconds, log):
+    gradient()
     time.sleep(seconds)
     log(seconds)
+
+
+def test_with_fixture(slow, log):
+    gradient()
+    log("fixture")
+
+
+def test_with_the_same_fixture(slow, log):
+    gradient()
+    log("fixture")
 
 
 def test_tanh(log):
@@ -102,7 +130,8 @@ def log():
     result, _ = scored(text, ["relu_leaks"])
     assert result.survived == ("relu_leaks",)
     log = (tmp_path / "tests" / "log.txt").read_text().split()
-    assert log == ["imported", "0.5", "0.0", "0.25", "tanh", "0.0", "0.25", "0.5"]
+    assert log[:7] == ["imported", "0.6", "0.0", "0.2", "fixture", "fixture", "tanh"]
+    assert log[7:] == ["0.0", "0.2", "fixture", "fixture", "0.6"]
 
 
 def test_what_a_fixture_or_an_import_computed_counts_for_every_test_that_has_it_in_hand(scored):
@@ -165,20 +194,57 @@ def test_relu(number):
 def test_names_may_have_any_characters(scored, tmp_path):
     result, lines = scored(ODD, ["relu_leaks"], folder="a b[1]/é")
     assert result.survived == ("relu_leaks",)
-    assert lines[1].endswith("; 13 tests reach it")
+    assert lines[1].endswith("; reached by 13 tests")
     log = (tmp_path / "a b[1]" / "é" / "log.txt").read_text().split()
     assert sorted(map(int, log[13:])) == list(range(13))
 
 
-def test_markers_and_several_processes_are_as_the_caller_says(scored):
+def test_markers_are_as_the_caller_says_and_several_processes_serve_the_first_run(scored, tmp_path):
     pytest.importorskip("xdist", reason="runs a suite in several processes")
-    text = SUITE.replace("def test_relu", "@pytest.mark.skipif(False, reason='')\ndef test_relu")
+    text = """
+import os, pathlib
+import numpy as np
+import pytest
+from minires import functional
+
+
+@pytest.mark.skipif(False, reason="")
+def test_relu(gradcheck):
+    with pathlib.Path(__file__).with_name("log.txt").open("a") as file:
+        print(os.environ.get("PYTEST_XDIST_WORKER", "alone"), file=file)
+    assert gradcheck(functional.relu, np.array([0.5, -1.0]))
+
+
+def test_softmax(gradcheck):
+    assert gradcheck(lambda x: functional.softmax(x, 1), np.array([[0.5, -1.0]]))
+"""
     arguments = ["-p", "xdist.plugin", "-n", "2", "-m", "skipif"]
-    result, lines = scored(text, ["relu_leaks", "linear_weight_transposed"], *arguments)
+    result, lines = scored(text, ["relu_leaks", "softmax_diagonal_only"], *arguments)
     assert result.killed == ("relu_leaks",)
-    assert lines[0].startswith("1 test passes without a mistake")
-    assert any(line.endswith("linear_weight_transposed: ``grad_x`` multiplies by the weight's transpose; "
-                             "not reached by any test") for line in lines)  # fmt: skip
+    assert lines[0] == "without a mistake, none of 1 tests fails"
+    assert any(line.endswith("Only the diagonal of the Jacobian: p (1 - p); not reached by any test") for line in lines)
+    first, *others = (tmp_path / "tests" / "log.txt").read_text().split()
+    assert first.startswith("gw")
+    assert others == ["alone", "alone"]
+
+
+def test_failing_examples_of_hypothesis_are_not_left_behind(scored, tmp_path):
+    text = """
+import numpy as np
+from hypothesis import given, settings, strategies
+from minires import Tensor, functional
+
+
+@given(strategies.floats(-1, 1))
+@settings(deadline=None)
+def test_relu(number):
+    x = Tensor(np.array([number]), requires_grad=True)
+    functional.relu(x).backward(np.ones(1))
+    assert x.grad[0] in (0.0, 1.0)
+"""
+    result, _ = scored(text, ["relu_leaks"])
+    assert result.killed == ("relu_leaks",)
+    assert not (tmp_path / ".hypothesis" / "examples").exists()
 
 
 def test_a_suite_that_fails_anyway_has_no_score(scored):
@@ -212,7 +278,7 @@ def test_second():
     functional.relu(Tensor(np.ones(2), requires_grad=True)).backward(np.ones(2))
     assert before
 """
-    with pytest.raises(ValueError, match="test_second fails without a mistake too, where it doesn't run in its place"):
+    with pytest.raises(ValueError, match="test_second fails without a mistake too when it runs on its own"):
         scored(text, ["relu_leaks"])
 
 
