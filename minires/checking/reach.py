@@ -100,8 +100,8 @@ class Recorder:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the file."""
         if not hasattr(session.config, "workerinput"):  # what marks a worker of pytest-xdist
-            several = session.config.pluginmanager.hasplugin("xdist")
-            record = {"tests": self._tests, "failed": self._failed, "distributable": several}
+            has_xdist = hasattr(session.config.option, "numprocesses")
+            record = {"tests": self._tests, "failed": self._failed, "has_xdist": has_xdist}
             self._path.write_text(json.dumps(record))
 
 

@@ -142,7 +142,7 @@ class _Run:
     output: str
     tests: dict[str, _Test] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
-    distributable: bool = False
+    has_xdist: bool = False
 
     def reaching(self, mutant: Mutant) -> dict[str, _Test]:
         """The tests that reach ``mutant``, the shortest first."""
@@ -152,7 +152,7 @@ class _Run:
 
 def _again(arguments: Sequence[str], plain: _Run) -> list[str]:
     """The arguments for a run on one core: where there is pytest-xdist, it must not distribute."""
-    return [*arguments, *(["-n0"] if plain.distributable else [])]
+    return [*arguments, *(["-n0"] if plain.has_xdist else [])]
 
 
 def _run(arguments: Sequence[str], record: Path, tests: dict[str, _Test] | None = None) -> _Run:
