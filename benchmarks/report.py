@@ -218,7 +218,13 @@ def checking_table(rows: list[Row]) -> list[str]:
         noticed = f"not measured: {row['missing']}" if "missing" in row else f"{row['killed']} of {row['total']}"
         missed = row.get("survived", [])
         cells.append([row["candidate"], noticed, ", ".join(missed[:3]) + ", ..." * (len(missed) > 3)])
-    return _table(["in the hands of", "noticed", "not noticed"], cells)
+    table = _table(["in the hands of", "noticed", "not noticed"], cells)
+    legend = (
+        "Settings: the steps, tolerances and upstream gradients of that project, in a loop of ours; the others are the "
+        "libraries' own functions, with their defaults. MiniRes's own tests: all but those of the checker, which are "
+        "made of these very mistakes."
+    )
+    return [*table, "", legend] if table else []
 
 
 def peers_table(rows: list[Row]) -> list[str]:
