@@ -1,8 +1,11 @@
-"""``python -m benchmarks.checking [cases|peers|times]``: what the gradient checker claims, run.
+"""``python -m benchmarks.checking [cases|peers|times|suite]``: what the gradient checker claims, run.
 
 ``cases``: 1,000 random right operations in float64 and 1,000 in float32; the claim is no false failure. ``peers``: the
 same planted mistakes, in the hands of the checkers of other libraries, as far as they are installed. ``times``: a 3x3
-convolution, a ResNet-20, and ``blame`` on a 110-layer net in units of its training step.
+convolution, a ResNet-20, and ``blame`` on a 110-layer net in units of its training step. ``suite``, only when it is
+asked for: the planted mistakes in the hands of this repository's own tests; it runs all of them, on pytest-xdist.
+
+``peers`` and ``suite`` write ``results/checking_*.jsonl``.
 """
 
 from __future__ import annotations
@@ -17,11 +20,14 @@ from typing import Any
 import numpy as np
 
 import minires
+from benchmarks.report import checking_table
+from benchmarks.results import write
 from minires import Tensor, functional, models
 from minires.checking import blame, check_float32
 from minires.checking.cases import Case
-from minires.checking.mutants import MUTANTS
 from minires.checking.mutation import CHECKERS, Score, score
+from minires.checking.suite import score_suite
+from minires_kernels.environment import cores
 
 CASES = 1000
 
@@ -173,26 +179,42 @@ PEERS: dict[str, tuple[str, Callable[[Case], bool]]] = {
 
 
 def peers() -> int:
-    """Print who notices how many of the planted mistakes."""
+    """Print and write who notices how many of the planted mistakes."""
     checkers = dict(CHECKERS)
+    rows: list[dict[str, Any]] = []
     for name, (package, checker) in PEERS.items():
         if package == "dezero" and not hasattr(np, "int"):
             np.int = int  # type: ignore[attr-defined]  # NumPy removed it; DeZero's last release still needs it
         try:
             __import__(package)
         except ImportError:
-            print(f"{name:28s} not installed here")
+            rows.append({"candidate": name, "missing": f"{package} is not installed here"})
         else:
             checkers[name] = checker
     for name, checker in checkers.items():
         try:
-            result: Score = score(name, checker)
+            rows.append(_row(name, score(name, checker)))
         except Exception as error:
-            print(f"{name:28s} has no score: {error}")
-            continue
-        survivors = ", ".join(result.survived[:4]) + (" ..." if len(result.survived) > 4 else "")
-        print(f"{name:28s} {len(result.killed):3d} of {len(MUTANTS)} killed   {survivors}")
+            rows.append({"candidate": name, "missing": f"has no score: {error}"})
+    print("\n".join(checking_table(rows)))
+    print(write("checking_peers", rows, cores()))
     return 0
+
+
+def _row(name: str, result: Score) -> dict[str, Any]:
+    return {"candidate": name, "killed": len(result.killed), "total": result.total, "survived": list(result.survived)}
+
+
+SUITE = ("tests", "--ignore=tests/checking", "-m", "not witness and not gpu", "-n", str(cores()))
+"""All tests but those of the checker: they are made of the mistakes, and would prove nothing but themselves."""
+
+
+def suite() -> int:
+    """Print and write which planted mistakes our own tests notice; returns how many they don't."""
+    result = score_suite(SUITE)
+    print(result)
+    print(write("checking_suite", [_row("MiniRes's own tests", result)], cores()))
+    return len(result.survived)
 
 
 def times() -> int:
@@ -229,6 +251,6 @@ def times() -> int:
 
 
 if __name__ == "__main__":
-    commands = {"cases": cases, "peers": peers, "times": times}
-    chosen = sys.argv[1:] or list(commands)
+    commands = {"cases": cases, "peers": peers, "times": times, "suite": suite}
+    chosen = sys.argv[1:] or ["cases", "peers", "times"]
     sys.exit(max(commands[name]() for name in chosen))

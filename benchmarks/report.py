@@ -211,6 +211,22 @@ def gradients_table(rows: list[Row]) -> list[str]:
     return _table(["net", "engine", "median error", "mean", "of nets"], cells) if cells else []
 
 
+def checking_table(rows: list[Row]) -> list[str]:
+    """Who notices how many of the planted mistakes, and the first ones that each misses."""
+    cells = []
+    for row in rows:
+        noticed = f"not measured: {row['missing']}" if "missing" in row else f"{row['killed']} of {row['total']}"
+        missed = row.get("survived", [])
+        cells.append([row["candidate"], noticed, ", ".join(missed[:3]) + ", ..." * (len(missed) > 3)])
+    table = _table(["in the hands of", "noticed", "not noticed"], cells)
+    legend = (
+        "Settings: the steps, tolerances and upstream gradients of that project, in a loop of ours; the others are the "
+        "libraries' own functions, with their defaults. MiniRes's own tests: all but those of the checker, which are "
+        "made of these very mistakes."
+    )
+    return [*table, "", legend] if table else []
+
+
 def peers_table(rows: list[Row]) -> list[str]:
     """One convolution, forward and backward, in each engine."""
     cells = [
@@ -226,6 +242,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[list[Row]], list[str]]], ...] = (
     ("Training steps", "training_step_*.jsonl", step_table),
     ("Convolutions", "kernels.jsonl", convolution_table),
     ("Gradients of whole nets, relative error against float64", "gradients.jsonl", gradients_table),
+    ("Wrong backward passes, planted one by one", "checking_*.jsonl", checking_table),
     ("Memory", "memory.jsonl", memory_table),
     ("Start", "startup.jsonl", startup_table),
     ("Convergence", "convergence.jsonl", convergence_table),

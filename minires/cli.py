@@ -155,15 +155,22 @@ def doctor() -> None:
         print(f"{finding.subject:14} {finding.found}" + (f"\n{'':14} -> {finding.cure}" if finding.cure else ""))
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def mutate(
     tests: Annotated[list[str] | None, typer.Argument(help="pytest's arguments, such as tests/; none: our own")] = None,
     only: Annotated[list[str] | None, typer.Option(help="a mistake's name; may be repeated; default: all")] = None,
 ) -> None:
     """Score a test suite: plant one wrong backward pass after the other and see which of them it notices."""
-    from minires.checking.mutation import run
+    from minires.checking.mutants import MUTANTS
+    from minires.checking.mutation import compare
+    from minires.checking.suite import score_suite
 
-    raise typer.Exit(run(tests or [], only or []))
+    if tests:
+        result = score_suite(tests, only or MUTANTS)
+        print(result)
+    else:
+        result = compare(only or MUTANTS)
+    raise typer.Exit(int(bool(result.survived)))
 
 
 def _image_shape(model: str, image: str | None) -> list[int]:

@@ -51,6 +51,12 @@ def test_gradients_of_broadcast_operands_are_summed_back(name, shapes, seed):
 
 
 @pytest.mark.parametrize("name", BINARY)
+def test_operands_of_one_shape_do_not_get_each_other_s_gradient(name):
+    """Where nothing is broadcast, x g in the place of y g has the right shape."""
+    check_gradients(BINARY[name], *operands(name, (2, 3), (2, 3), 2))
+
+
+@pytest.mark.parametrize("name", BINARY)
 @pytest.mark.parametrize("shapes", [((2, 3), (2, 3)), ((2, 1, 3), (4, 1)), ((), (2, 2)), ((0, 3), (3,))])
 def test_binary_operator_is_polite(name, shapes):
     check_politeness(BINARY[name], *operands(name, *shapes, 1))

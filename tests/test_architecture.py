@@ -50,6 +50,7 @@ OPTIONAL = {
     "minires.cli": {"typer", "rich"},
     "minires.__main__": {"typer", "rich"},
     "minires.checking.pytest_plugin": {"pytest"},
+    "minires.checking.reach": {"pytest"},
     "minires.checking.strategies": {"hypothesis"},
 }
 # Commands load what they need when they are called, so that `--help` is quick. Nothing may import these files, so no

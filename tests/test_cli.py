@@ -10,6 +10,8 @@ import pytest
 pytest.importorskip("typer", reason="the command line needs typer")
 
 from minires import cli
+from minires.checking import suite
+from minires.checking.mutation import Score
 from minires.training import DivergenceError, Trainer, load_checkpoint
 
 
@@ -184,6 +186,27 @@ def test_a_second_warmup_compiles_nothing():
     (line,) = done.stdout.splitlines()
     compiled, loaded = re.search(r"s: (\d+) kernels compiled, (\d+) loaded from the cache", line).groups()
     assert int(compiled) == 0 < int(loaded)
+
+
+def test_mutate_passes_the_options_of_pytest_on(run, monkeypatch):
+    given = []
+
+    def score_suite(arguments, names):
+        given.append((list(arguments), list(names)))
+        return Score("pytest", {"relu_leaks": "test_relu"}, ("relu_in_place",))
+
+    monkeypatch.setattr(suite, "score_suite", score_suite)
+    arguments = ["tests", "-m", "not slow", "-n", "2", "--deselect=a.py"]
+    status, out, _ = run("mutate", *arguments, "--only", "relu_leaks", "--only", "relu_in_place")
+    assert given == [(arguments, ["relu_leaks", "relu_in_place"])]
+    assert (status, out) == (1, "pytest: 1 of 2 killed\n")
+
+
+@pytest.mark.parametrize("tests", [[], ["tests"]])
+def test_mutate_refuses_a_mistake_that_does_not_exist(run, tests):
+    status, _, err = run("mutate", *tests, "--only", "relu")
+    assert status == 2
+    assert err.startswith("minires: mutate: there is no mutant 'relu'; there are: add_forgets_second, ")
 
 
 def test_doctor_prints_each_finding_and_the_cure_below(run):

@@ -107,7 +107,8 @@ print(exact)
 #     return apply(RightRowNorm(), x)
 # ```
 #
-# And `minires mutate tests/` plants mistakes into the engine, one after the other, and says which your tests miss.
+# And `minires mutate tests/` plants mistakes into the engine, one after the other, and says which your tests miss, and
+# which test finds each of the others. It takes pytest's options: `minires mutate tests -n 2 -m "not slow"`.
 
 # %%
 assert not wrong

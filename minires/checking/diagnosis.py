@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from minires.checking.evidence import Evidence
 from minires.checking.hypotheses import HYPOTHESES, Candidate
-
-GOOD = 1e-3
-"""An explanation counts if it leaves less than this part of the mismatch unexplained."""
+from minires.checking.hypotheses.candidate import GOOD
 
 
 @dataclass(frozen=True)

@@ -98,20 +98,27 @@ class Evidence:
         share = float(np.sqrt(residual.size / len(self.elements)))
         return float(size / max(self.mismatch * share, 1e-300))
 
-    def unexplained_with(self, name: str, replacement: Array) -> float:
-        """How badly the gradient fits the function in which variable ``name`` has another value (a few elements)."""
+    def unexplained_with(self, name: str, replacement: Array, enough: float) -> float:
+        """How badly the gradient fits the function in which variable ``name`` has another value (a few elements).
+
+        Measuring is dear: it ends with the first element by which more than ``enough`` is unexplained.
+        """
+        wrong = self.analytic[self._probes]
+        scale = max(float(np.linalg.norm(wrong - self.numeric[self._probes])), 1e-300)
+        floor = 3 * self.noise * len(self._probes) ** 0.5
+        square = 0.0
         variable = next(v for v in self._subject.variables if v.name == name)
         kept = variable.array.copy()
         variable.array[...] = replacement
         try:
-            rows = _rows(self._meter, self._position, self.elements[self._probes], self._step, watch_kinks=False)
+            for probe, element in zip(wrong, self.elements[self._probes], strict=True):
+                (row,) = _rows(self._meter, self._position, np.array([element]), self._step, watch_kinks=False)
+                square += float(probe - row @ self.upstream.reshape(-1)) ** 2
+                if not square**0.5 <= floor + enough * scale:
+                    break
         finally:
             variable.array[...] = kept
-        wrong = self.analytic[self._probes]
-        residual = wrong - rows @ self.upstream.reshape(-1)
-        scale = float(np.linalg.norm(wrong - self.numeric[self._probes]))
-        floor = 3 * self.noise * residual.size**0.5
-        return float(max(float(np.linalg.norm(residual)) - floor, 0.0) / max(scale, 1e-300))
+        return float(max(square**0.5 - floor, 0.0) / scale)
 
 
 def _rows(meter: Meter, position: int, elements: Array, step: float, watch_kinks: bool = True) -> Array:

@@ -14,6 +14,7 @@ printed whole, and written as a page with ``--gradcheck-html=DIR``.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -24,7 +25,8 @@ import pytest
 
 from minires.checking.blame import BlameReport
 from minires.checking.gradcheck import gradcheck as run_gradcheck
-from minires.checking.mutants import MUTANTS, planted
+from minires.checking.mutants import named, planted, watched
+from minires.checking.reach import Recorder, Selection
 from minires.checking.report import GradReport
 
 MARKER = "gradcheck(mode, rtol, seed): options of the gradcheck fixture for this test, as minires.gradcheck takes them"
@@ -36,18 +38,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--gradcheck", choices=("auto", "full", "fast"), default="auto", help="how much is compared")
     group.addoption("--gradcheck-html", metavar="DIR", default=None, help="write a page for each failing check")
     group.addoption("--gradcheck-mutant", metavar="NAME", default=None, help="plant a mistake (minires mutate does)")
+    group.addoption("--gradcheck-record", metavar="FILE", default=None, help="for minires mutate: what tests reach")
+    group.addoption("--gradcheck-tests", metavar="FILE", default=None, help="for minires mutate: what to run")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marker; and the mistake, if one is to be planted for the whole session."""
+    """The marker; and for the whole session the mistake, if one is to be planted, and who records and selects tests."""
     config.addinivalue_line("markers", MARKER)
-    name = config.getoption("--gradcheck-mutant")
-    if name:
-        if name not in MUTANTS:
-            raise pytest.UsageError(f"--gradcheck-mutant: there is no mutant {name!r}; there are: {', '.join(MUTANTS)}")
-        stack = ExitStack()
-        stack.enter_context(planted(MUTANTS[name]))
-        config.add_cleanup(stack.close)
+    mutant, record, tests = (config.getoption(f"--gradcheck-{what}") for what in ("mutant", "record", "tests"))
+    stack = ExitStack()
+    config.add_cleanup(stack.close)
+    if mutant:
+        try:
+            stack.enter_context(planted(*named([mutant], "--gradcheck-mutant")))
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from error
+    if record:
+        recorder = Recorder(Path(record))
+        stack.enter_context(watched(recorder.note))
+        config.pluginmanager.register(recorder)
+    if tests:
+        config.pluginmanager.register(Selection(json.loads(Path(tests).read_text())))
 
 
 @pytest.fixture

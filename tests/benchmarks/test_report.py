@@ -134,6 +134,19 @@ def test_what_could_not_be_measured_says_why():
     assert "| conv | tinygrad | not measured: RuntimeError: no clang |  |" in report.startup_table([missing])
 
 
+def test_planted_mistakes_show_who_notices_how_many_and_what_is_missed(folder):
+    scores = [
+        {"candidate": "ours", "killed": 5, "total": 5, "survived": []},
+        {"candidate": "theirs", "killed": 1, "total": 5, "survived": ["one", "two", "three", "four"]},
+        {"candidate": "nobody's", "missing": "nobody is not installed here"},
+    ]
+    save(folder, "checking_peers", scores)
+    report.main()
+    text = (folder / "report.md").read_text()
+    assert "| ours | 5 of 5 |  |\n| theirs | 1 of 5 | one, two, three, ... |" in text
+    assert "| nobody's | not measured: nobody is not installed here |  |" in text
+
+
 def test_convergence_shows_losses_and_how_far_they_are_from_the_peers():
     row = {"case": "digits", "candidate": "minires", "first_steps_differ": 2e-7, "training_loss": 0.5, "test_loss": 0.1,
            "training_loss_differs": 0.004, "test_loss_differs": 0.02}  # fmt: skip

@@ -1,6 +1,7 @@
 """Every operation of ``minires.functional`` and every operator and method of Tensor, gradient-checked.
 
-Shapes are odd on purpose: H != W, stride > kernel, one image, one channel, padding with a remainder, broadcasting.
+Shapes are odd on purpose: H != W, stride > kernel, one image, one channel, padding with a remainder, broadcasting. And
+equal where two arrays may be confused without a shape that complains: two operands, a square weight.
 """
 
 import inspect
@@ -29,6 +30,7 @@ ALGEBRA = {
     "x + y": (lambda x, y: x + y, normal(2, 3), normal(2, 3, seed=1)),
     "x + y, broadcast both ways": (lambda x, y: x + y, normal(2, 1, 3), normal(4, 1)),
     "x - y, broadcast": (lambda x, y: x - y, normal(2, 3), normal(3)),
+    "x * y": (lambda x, y: x * y, normal(2, 3), normal(2, 3, seed=1)),
     "x * y, broadcast": (lambda x, y: x * y, normal(2, 3), normal(2, 1)),
     "x * x": (lambda x: x * x, normal(2, 3)),
     "x / y, broadcast": (lambda x, y: x / y, normal(2, 3), positive(3)),
@@ -36,6 +38,7 @@ ALGEBRA = {
     "x ** y": (lambda x, y: x**y, positive(2, 3), normal(3)),
     "x ** 3": (lambda x: x**3, normal(5)),
     "x @ y": (lambda x, y: x @ y, normal(2, 3), normal(3, 4)),
+    "x @ y, square": (lambda x, y: x @ y, normal(3, 3), normal(3, 3, seed=1)),
     "x @ y, stacks": (lambda x, y: x @ y, normal(2, 1, 2, 3), normal(4, 3, 2)),
     "x @ y, vectors": (lambda x, y: x @ y, normal(3), normal(3, seed=1)),
     "x @ y, matrix and vector": (lambda x, y: x @ y, normal(2, 3), normal(3)),
@@ -85,6 +88,7 @@ FUNCTIONAL = {
     "softmax": (lambda x: functional.softmax(x, 1), normal(2, 4)),
     "log_softmax": (lambda x: functional.log_softmax(x, 0), normal(4, 2)),
     "linear": (functional.linear, normal(2, 3), normal(4, 3), normal(4)),
+    "linear, square": (functional.linear, normal(2, 3), normal(3, 3), normal(3)),
     "linear without bias": (lambda x, weight: functional.linear(x, weight), normal(2, 3), normal(4, 3)),
     "batch_norm": (
         lambda x, weight, bias: functional.batch_norm(x, None, None, weight, bias, training=True),

@@ -12,8 +12,9 @@ from tests import oracles_net
 from tests.questions import check_gradients, check_politeness
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 2), (1, 1, 1), (0, 3, 2), (5, 2, 7)])
+@pytest.mark.parametrize("shape", [(3, 4, 2), (1, 1, 1), (0, 3, 2), (5, 2, 7), (2, 3, 3)])
 def test_value_and_gradients(shape):
+    """A square weight is among them: transposed by mistake it has the right shape."""
     N, features, outputs = shape
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(each) for each in ((N, features), (outputs, features), (outputs,))]

@@ -10,6 +10,9 @@ import numpy as np
 
 from minires_kernels.arrays import Array
 
+GOOD = 1e-3
+"""An explanation counts if it leaves less than this part of the mismatch unexplained."""
+
 
 @dataclass(frozen=True)
 class Candidate:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minires.checking.evidence import Evidence
-from minires.checking.hypotheses.candidate import Candidate, rearrangements
+from minires.checking.hypotheses.candidate import GOOD, Candidate, rearrangements
 from minires_kernels.arrays import Array
 
 
@@ -17,7 +17,7 @@ def other_variable(e: Evidence) -> Iterator[Candidate]:
         return
     for name, value in (*e.others.items(), (e.name, e.x)):
         for cause, text, rank, changed in replacements(name, value, e):
-            left = e.unexplained_with(name, changed)
+            left = e.unexplained_with(name, changed, GOOD)
             yield Candidate(cause, f"the result is right if {name} were {text}", left, rank)
 
 

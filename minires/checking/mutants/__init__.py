@@ -5,6 +5,17 @@ mistake would. ``with planted(MUTANTS["relu_without_mask"]):`` makes the engine 
 """
 
 from minires.checking.mutants import addition, convolution, elementwise, heads, normalization
-from minires.checking.mutants.mutant import MUTANTS, Mutant, planted
+from minires.checking.mutants.mutant import MUTANTS, Mutant, named, planted, watched
 
-__all__ = ["MUTANTS", "Mutant", "addition", "convolution", "elementwise", "heads", "normalization", "planted"]
+__all__ = [
+    "MUTANTS",
+    "Mutant",
+    "addition",
+    "convolution",
+    "elementwise",
+    "heads",
+    "named",
+    "normalization",
+    "planted",
+    "watched",
+]

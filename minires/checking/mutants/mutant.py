@@ -5,9 +5,10 @@ It serves twice: to score a test suite (a suite that doesn't notice it has a hol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,31 +55,69 @@ def mutant(target: type, cause: str) -> Callable[[Wrong], Wrong]:
     return register
 
 
+def named(names: Iterable[str], op: str) -> tuple[Mutant, ...]:
+    """The mutants of these names. Raises ValueError, in the name of ``op``, for one that doesn't exist."""
+    names = tuple(names)
+    for name in names:
+        if name not in MUTANTS:
+            raise ValueError(f"{op}: there is no mutant {name!r}; there are: {', '.join(MUTANTS)}")
+    return tuple(MUTANTS[name] for name in names)
+
+
 @contextmanager
 def planted(mutant: Mutant) -> Iterator[None]:
     """Within the block, the engine makes this mistake."""
-    owner: Any = mutant.target
-    attribute, wrong = "backward", _wrong_backward(owner, mutant)
-    if owner is Tensor:
-        owner, attribute, wrong = graph, "activation", SimpleNamespace(add=mutant.backward)
-    own, right = attribute in vars(owner), getattr(owner, attribute)
-    setattr(owner, attribute, wrong)
+
+    def wrong(right: Wrong) -> Wrong:
+        if mutant.target is Tensor:
+            return mutant.backward
+
+        def backward(node: Function, grad_output: Array) -> Gradients:
+            return mutant.backward(node, grad_output, lambda upstream: right(node, upstream))  # type: ignore[no-any-return]
+
+        return backward
+
+    with _exchanged(mutant.target, wrong):
+        yield
+
+
+@contextmanager
+def watched(note: Callable[[str], None]) -> Iterator[None]:
+    """Within the block, ``note`` gets the name of a mutant's target whenever what the mutant would replace is run."""
+
+    def noting(target: type) -> Callable[[Wrong], Wrong]:
+        def change(right: Wrong) -> Wrong:
+            @wraps(right)
+            def noted(*arguments: Any) -> Any:
+                note(target.__name__)
+                return right(*arguments)
+
+            return noted
+
+        return change
+
+    with ExitStack() as stack:
+        for target in {mutant.target for mutant in MUTANTS.values()}:
+            stack.enter_context(_exchanged(target, noting(target)))
+        yield
+
+
+@contextmanager
+def _exchanged(target: type, change: Callable[[Wrong], Wrong]) -> Iterator[None]:
+    """Within the block, what computes gradients for ``target`` is what ``change`` makes of it: the one way to plant."""
+    owner: Any = target
+    attribute = "backward"
+    if target is Tensor:
+        owner, attribute = graph, "activation"
+    own, before = attribute in vars(owner), getattr(owner, attribute)
+    setattr(owner, attribute, SimpleNamespace(add=change(before.add)) if target is Tensor else change(before))
     try:
         yield
     finally:
         if own:
-            setattr(owner, attribute, right)
+            setattr(owner, attribute, before)
         else:
             delattr(owner, attribute)
-
-
-def _wrong_backward(owner: Any, mutant: Mutant) -> Any:
-    right = owner.backward
-
-    def backward(node: Function, grad_output: Array) -> Gradients:
-        return mutant.backward(node, grad_output, lambda upstream: right(node, upstream))  # type: ignore[no-any-return]
-
-    return backward
 
 
 def replaced(gradients: Gradients, slot: int, change: Callable[[Array], Array]) -> Gradients:
