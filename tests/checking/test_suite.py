@@ -199,7 +199,8 @@ def test_names_may_have_any_characters(scored, tmp_path):
     assert sorted(map(int, log[13:])) == list(range(13))
 
 
-def test_markers_are_as_the_caller_says_and_several_processes_serve_the_first_run(scored, tmp_path):
+def test_markers_are_as_the_caller_says_and_several_processes_serve_the_first_run(scored, tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # set where this test itself is run by xdist
     pytest.importorskip("xdist", reason="runs a suite in several processes")
     text = """
 import os, pathlib
