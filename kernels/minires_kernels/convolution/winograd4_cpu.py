@@ -1,7 +1,7 @@
 """Winograd's F(4x4, 3x3): 36 products where the direct sum does 144, for 3x3 windows of stride 1.
 
 The algorithm is in ``_winograd_algorithm``; its loops, and what lies where in memory, are in ``_winograd_loops``.
-``convolution.first_choice`` takes this file where it is the fastest.
+``convolution.first_choice`` takes this file where it is the fastest, but for the forward passes of few channels.
 
 *Registers.* The transforms take a patch of 6 x 6 vectors of channels through two passes, columns and rows. That is
 more than there are registers (32 with AVX-512, 16 with AVX2): what has to wait does so on the stack, in the first-level

@@ -219,6 +219,13 @@ def test_winograd_is_chosen_where_it_pays_and_never_for_float64(choice, dtype, C
     assert first_choice(np.dtype(dtype), C, O, pixels, window, groups) == choice
 
 
+def test_forward_of_few_channels_takes_the_winograd_that_rounds_less():
+    arguments = 128 * 1024, FILTERED, 1
+    channels = (3, 3), (16, 16), (31, 64), (32, 32)
+    chosen = [first_choice(np.dtype("float32"), *pair, *arguments, forward=True) for pair in channels]
+    assert chosen == [None, "winograd2_cpu", "winograd2_cpu", "winograd4_cpu"]
+
+
 def test_a_dilated_window_with_many_channels_still_convolves(rng):
     """What the rule might wrongly hand to Winograd, through the public functions."""
     window = Window.of(3, padding=2, dilation=2)
@@ -232,7 +239,7 @@ def test_a_dilated_window_with_many_channels_still_convolves(rng):
 
 def test_the_public_functions_take_winograd_for_a_large_layer(rng):
     window = Window.of(3, padding=1)
-    x, weight, grad_output = arguments(rng, (2, 16, 24, 24), 16, window)
+    x, weight, grad_output = arguments(rng, (2, 32, 16, 16), 32, window)
     expected = all_three(4, x, weight, grad_output, window)
     np.testing.assert_array_equal(convolution.forward(x, weight, window), expected[0])
     np.testing.assert_array_equal(convolution.grad_input(grad_output, weight, x.shape, window), expected[1])
