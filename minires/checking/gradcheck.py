@@ -18,6 +18,7 @@ from minires.checking.diagnosis import Diagnosis, diagnose
 from minires.checking.evidence import gather
 from minires.checking.measuring import Direction, Measurement, Meter
 from minires.checking.numerical import RATIO, Plateau
+from minires.checking.repeating import repeating
 from minires.checking.report import Comparison, GradReport, Point
 from minires.checking.subject import DamageError, Evaluation, MisshapenError, Subject, TensorSubject
 from minires.nn import Module
@@ -70,7 +71,8 @@ def gradcheck(
         raise ValueError(f"gradcheck: mode must be 'auto', 'full' or 'fast', got {mode!r}")
     subject = TensorSubject(fn, inputs, parameters)
     try:
-        return check(subject, mode=mode, rtol=rtol, seed=seed)
+        line = repeating(gradcheck, {"fn": fn}, inputs, parameters=parameters, mode=mode, rtol=rtol, seed=seed)
+        return check(subject, mode=mode, rtol=rtol, seed=seed, repeat=line)
     finally:
         subject.close()
 
@@ -82,13 +84,19 @@ def check(
     rtol: float = 1e-6,
     seed: int = 0,
     meter_kind: Callable[..., Meter] = Meter,
+    repeat: str = "",
 ) -> GradReport:
-    """:func:`gradcheck` for any :class:`Subject`; ``meter_kind`` makes what measures its derivatives."""
+    """:func:`gradcheck` for any :class:`Subject`; ``meter_kind`` makes what measures its derivatives.
+
+    ``repeat``: the line that repeats this check, for the report.
+    """
     for variable in subject.variables:
         _require_finite(variable.name, variable.array)
 
     def failed(problem: str, cause: str) -> GradReport:
-        return GradReport(subject.name, seed, problem=problem, problem_cause=cause, source=subject.source())
+        return GradReport(
+            subject.name, seed, problem=problem, problem_cause=cause, source=subject.source(), repeat=repeat
+        )
 
     before = [variable.array.copy() for variable in subject.variables]
     base = subject.evaluate()
@@ -139,6 +147,7 @@ def check(
         evaluations=meter.evaluations,
         diagnoses=diagnoses,
         notes=_notes(meter, comparisons),
+        repeat=repeat,
     )
 
 

@@ -121,6 +121,8 @@ class GradReport:
     diagnoses: tuple[Diagnosis, ...] = ()
     """Likely causes, the likeliest first; empty when the gradient is right, or wrong in no known way."""
     notes: tuple[str, ...] = ()
+    repeat: str = ""
+    """The line that repeats the check, where the function and its inputs have their names."""
 
     def __bool__(self) -> bool:
         return not self.problem and all(comparison.ok for comparison in self.comparisons)
@@ -178,8 +180,8 @@ class GradReport:
         elif any(not comparison.ok for comparison in self.comparisons):
             yield "  no known pattern: the mismatch fits none of the causes that are tried"
         yield from (f"  note: {note}" for note in self.notes)
-        if not self:
-            yield f"  to repeat it: minires.gradcheck({self.function}, ..., seed={self.seed})"
+        if not self and self.repeat:
+            yield f"  to repeat it: {self.repeat}"
 
     # ---------------------------------------------------------------- other forms
 
@@ -200,6 +202,7 @@ class GradReport:
                 for d in self.diagnoses
             ],
             "notes": list(self.notes),
+            "repeat": self.repeat,
             "comparisons": [_comparison_dict(comparison) for comparison in self.comparisons],
         }
 
