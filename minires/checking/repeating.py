@@ -11,7 +11,7 @@ from minires.checking.subject import input_name
 
 
 def repeating(check: Callable[..., Any], functions: dict[str, Any], inputs: tuple[Any, ...], **settings: Any) -> str:
-    """``minires.gradcheck(Square, x, mode='fast', seed=3)``: the settings that aren't ``check``'s defaults, and the seed.
+    """``minires.gradcheck(Square, x, mode='fast', seed=3)``: the settings that aren't ``check``'s defaults; the seed.
 
     ``functions``: what is checked, by the name of ``check``'s parameter, which stands for a function without a name of
     its own (a lambda, a Module). The first of them names the inputs.
