@@ -11,6 +11,9 @@ from minires.checking.hypotheses import HYPOTHESES, Candidate
 GOOD = 1e-3
 """An explanation counts if it leaves less than this part of the mismatch unexplained."""
 
+NUMERICAL = ("truncation", "rounding")
+"""The causes that lie in the differences: they leave open whether the gradient is right."""
+
 
 @dataclass(frozen=True)
 class Diagnosis:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.checking.diagnosis import Diagnosis
+from minires.checking.diagnosis import NUMERICAL, Diagnosis
 from minires.checking.measuring import Direction, Measurement
 from minires_kernels.arrays import Array
 
@@ -190,9 +190,10 @@ class GradReport:
         if self.problem:
             yield f"  {self.problem}"
         quiet = [c for c in self.comparisons if c.ok and not c.excluded] if len(self.comparisons) > 12 else []
+        doubtful = {name for each in self.diagnoses if each.cause in NUMERICAL for name in each.variables}
         for comparison in self.comparisons:
             if comparison not in quiet:
-                yield from _comparison_lines(comparison)
+                yield from _comparison_lines(comparison, comparison.name in doubtful)
         if quiet:
             points = [point for comparison in quiet for point in comparison.points]
             elements = sum(point.is_element for point in points)
@@ -234,7 +235,7 @@ class GradReport:
         return f'<pre style="border-left:4px solid {colour};padding-left:.8em">{html.escape(str(self))}</pre>'
 
 
-def _comparison_lines(comparison: Comparison) -> Iterator[str]:
+def _comparison_lines(comparison: Comparison, doubtful: bool) -> Iterator[str]:
     elements = sum(point.is_element for point in comparison.points)
     how = (
         f"every element ({elements})"
@@ -251,7 +252,8 @@ def _comparison_lines(comparison: Comparison) -> Iterator[str]:
     cosine, relative = comparison.agreement()
     yield (
         f"        {len(comparison.wrong)} of {len(comparison.points)} wrong   cosine {cosine:+.3f}   "
-        f"relative L2 error {relative:.2g}   numeric noise {worst.numeric.noise:.0e}: this isn't rounding"
+        f"relative L2 error {relative:.2g}   numeric noise {worst.numeric.noise:.0e}: "
+        + ("if the step is right" if doubtful else "this isn't rounding")
     )
     yield (
         f"        worst {_place(worst, comparison)}   analytic {worst.analytic:+.6e}   "
