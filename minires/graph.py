@@ -25,6 +25,10 @@ _tracking: ContextVar[bool] = ContextVar("minires.tracking", default=True)
 _watcher: ContextVar[Watcher | None] = ContextVar("minires.watcher", default=None)
 
 
+class BackwardResultError(RuntimeError):
+    """What a Function's backward returned isn't one array like each of its inputs: the engine refuses it."""
+
+
 class Watcher(Protocol):
     """What the core reports to while a tape records: see :func:`minires.record`. All arrays are values: don't write."""
 
@@ -131,11 +135,15 @@ def _gradients(function: Function, grad_output: Array) -> tuple[Array | None, ..
             f"backward: the graph was freed by an earlier backward, at {function!r}{function.where()}; "
             "pass retain_graph=True to the first call, or compute the loss again"
         )
-    grads = function.backward(grad_output)
+    try:
+        grads = function.backward(grad_output)
+    except Exception as error:
+        error.add_note(f"in the backward pass of {function!r}{function.where()}")
+        raise
     name = type(function).__name__
     if not isinstance(grads, tuple) or len(grads) != len(function.inputs):
         got = f"{len(grads)} gradients" if isinstance(grads, tuple) else type(grads).__name__
-        raise RuntimeError(
+        raise BackwardResultError(
             f"{name}.backward must return a tuple of {len(function.inputs)} gradients, one per input "
             f"(None where not needed), but returned {got}{function.where()}"
         )
@@ -145,7 +153,7 @@ def _gradients(function: Function, grad_output: Array) -> tuple[Array | None, ..
         assert source is not None
         shape, dtype = getattr(grad, "shape", None), getattr(grad, "dtype", None)
         if shape != source.shape or dtype != source.dtype or hasattr(grad, "creator"):
-            raise RuntimeError(
+            raise BackwardResultError(
                 f"{name}.backward must return arrays like its inputs, but returned {type(grad).__name__} "
                 f"{shape} {dtype} for input {slot}, which is {source.shape} {source.dtype}{function.where()}"
             )

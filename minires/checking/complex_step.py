@@ -15,6 +15,8 @@ import numpy as np
 
 from minires.checking.measuring import Direction, Measurement, Meter
 from minires.checking.numerical import Plateau
+from minires.checking.report import Point
+from minires.checking.steps import sweep
 from minires.checking.subject import Subject
 from minires_kernels.arrays import Array
 
@@ -36,6 +38,8 @@ class ComplexMeter(Meter):
 
     Raises TypeError when the function refuses complex numbers, or isn't analytic at the given point.
     """
+
+    is_exact = True
 
     def __init__(self, subject: ComplexSubject, *arguments: Any) -> None:
         super().__init__(subject, *arguments)
@@ -80,7 +84,11 @@ class ComplexMeter(Meter):
         if numeric.excluded:
             return  # on a kink of f there is no derivative; differences would exclude it too
         value = self._along(direction).value
-        if not abs(value - numeric.value) <= AGREEMENT * numeric.noise + 1e-6 * abs(numeric.value):
+        tolerance = AGREEMENT * numeric.noise + 1e-6 * abs(numeric.value)
+        if abs(value - numeric.value) <= tolerance:
+            return
+        steps = sweep(self, Point(direction, value, numeric, tolerance))
+        if steps.convicts or steps.unexplained > 0.01:  # else it's the differences that are wrong: see steps.py
             raise TypeError(
                 f"method='complex': {self._subject.name} isn't analytic in {self._subject.variables[variable].name}: "
                 f"along one direction the complex step gives {value:.6g}, differences {numeric.value:.6g}; a part "

@@ -9,6 +9,9 @@ from minires.checking.evidence import Evidence
 from minires.checking.hypotheses import HYPOTHESES, Candidate
 from minires.checking.hypotheses.candidate import GOOD
 
+NUMERICAL = ("truncation", "rounding")
+"""The causes that lie in the differences: they leave open whether the gradient is right."""
+
 
 @dataclass(frozen=True)
 class Diagnosis:

@@ -15,6 +15,7 @@ import numpy as np
 from minires.checking.complex_step import meter_for
 from minires.checking.gradcheck import Mode, check
 from minires.checking.kinks import Choices
+from minires.checking.repeating import repeating
 from minires.checking.report import GradReport
 from minires.checking.subject import DamageError, Evaluation, Variable, input_name, name_of, source_of
 from minires_kernels.arrays import Array
@@ -147,8 +148,11 @@ def check_arrays(
     Raises TypeError for complex inputs and results, for a result that isn't an array, for the wrong number of
     gradients, and for the complex step of a function that isn't analytic; ValueError for an unknown method.
     """
+    functions = {"forward": forward, "backward": backward}
+    line = repeating(check_arrays, functions, arrays, mode=mode, rtol=rtol, seed=seed, method=method)
+    meter_kind = meter_for(method, "check_arrays")
     subject = ArraySubject(forward, backward, arrays)
-    return check(subject, mode=mode, rtol=rtol, seed=seed, meter_kind=meter_for(method, "check_arrays"))
+    return check(subject, mode=mode, rtol=rtol, seed=seed, meter_kind=meter_kind, repeat=line)
 
 
 def check_torch(
@@ -167,5 +171,7 @@ def check_torch(
     torch = sys.modules.get("torch")
     if torch is None or not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
         raise TypeError("check_torch: every input must be a torch tensor; for NumPy arrays there is check_arrays")
+    line = repeating(check_torch, {"fn": fn}, tensors, mode=mode, rtol=rtol, seed=seed, method=method)
+    meter_kind = meter_for(method, "check_torch")
     subject = TorchSubject(fn, tensors)
-    return check(subject, mode=mode, rtol=rtol, seed=seed, meter_kind=meter_for(method, "check_torch"))
+    return check(subject, mode=mode, rtol=rtol, seed=seed, meter_kind=meter_kind, repeat=line)

@@ -14,11 +14,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minires.checking.diagnosis import Diagnosis, diagnose
+from minires.checking.diagnosis import NUMERICAL, Diagnosis, diagnose
 from minires.checking.evidence import gather
 from minires.checking.measuring import Direction, Measurement, Meter
 from minires.checking.numerical import RATIO, Plateau
+from minires.checking.politeness import changed, impoliteness, require_finite
+from minires.checking.repeating import repeating
 from minires.checking.report import Comparison, GradReport, Point
+from minires.checking.steps import numerical_causes, unsettled
 from minires.checking.subject import DamageError, Evaluation, MisshapenError, Subject, TensorSubject
 from minires.nn import Module
 from minires.tensor import Tensor
@@ -70,7 +73,8 @@ def gradcheck(
         raise ValueError(f"gradcheck: mode must be 'auto', 'full' or 'fast', got {mode!r}")
     subject = TensorSubject(fn, inputs, parameters)
     try:
-        return check(subject, mode=mode, rtol=rtol, seed=seed)
+        line = repeating(gradcheck, {"fn": fn}, inputs, parameters=parameters, mode=mode, rtol=rtol, seed=seed)
+        return check(subject, mode=mode, rtol=rtol, seed=seed, repeat=line)
     finally:
         subject.close()
 
@@ -82,18 +86,24 @@ def check(
     rtol: float = 1e-6,
     seed: int = 0,
     meter_kind: Callable[..., Meter] = Meter,
+    repeat: str = "",
 ) -> GradReport:
-    """:func:`gradcheck` for any :class:`Subject`; ``meter_kind`` makes what measures its derivatives."""
+    """:func:`gradcheck` for any :class:`Subject`; ``meter_kind`` makes what measures its derivatives.
+
+    ``repeat``: the line that repeats this check, for the report.
+    """
     for variable in subject.variables:
-        _require_finite(variable.name, variable.array)
+        require_finite(variable.name, variable.array)
 
     def failed(problem: str, cause: str) -> GradReport:
-        return GradReport(subject.name, seed, problem=problem, problem_cause=cause, source=subject.source())
+        return GradReport(
+            subject.name, seed, problem=problem, problem_cause=cause, source=subject.source(), repeat=repeat
+        )
 
     before = [variable.array.copy() for variable in subject.variables]
     base = subject.evaluate()
     again = subject.evaluate()
-    touched = _changed(subject, before)
+    touched = changed(subject, before)
     if touched:
         return failed(f"forward changes its input {touched}: inputs are values, work on a copy", "in place")
     if base.output.shape != again.output.shape:
@@ -121,7 +131,7 @@ def check(
             f"{misshapen}{_broadcast_hint(subject, misshapen, upstream, base, rtol)}",
             "broadcast" if misshapen.summed else "shape",
         )
-    problem = _impoliteness(subject, before, gradients, upstream, kept)
+    problem = impoliteness(subject, before, gradients, upstream, kept)
     if problem:
         return failed(problem, "in place")
     meter = meter_kind(subject, upstream, base.choices, base.output)
@@ -138,7 +148,8 @@ def check(
         source=subject.source(),
         evaluations=meter.evaluations,
         diagnoses=diagnoses,
-        notes=_notes(meter, comparisons),
+        notes=_notes(meter, comparisons, diagnoses, upstream),
+        repeat=repeat,
     )
 
 
@@ -151,9 +162,13 @@ def _explain(
         return ()
     contributions = subject.contributions(upstream)
     small = len(comparisons) <= 2 * FEW_VARIABLES and all(comparisons[position].every_element for position in wrong)
-    cases = []
+    cases, doubtful = [], []
     for position in wrong[: DIAGNOSED if small else 2]:
         comparison = comparisons[position]
+        doubt = unsettled(meter, comparison)
+        if doubt is not None:
+            doubtful.append((comparison.name, doubt))
+            continue
         plateau = meter.plateau(position, rng)
         cases.append(
             gather(
@@ -172,17 +187,40 @@ def _explain(
                 rng,
             )
         )
-    return diagnose(cases)
+    return (*diagnose(cases), *numerical_causes(doubtful))
 
 
-def _notes(meter: Meter, comparisons: tuple[Comparison, ...]) -> tuple[str, ...]:
-    """What else there is to say: that something is computed in float32, or where to look in a whole net."""
+def _notes(
+    meter: Meter, comparisons: tuple[Comparison, ...], diagnoses: tuple[Diagnosis, ...], upstream: Array
+) -> tuple[str, ...]:
+    """What else there is to say: what the differences can't tell, or where to look in a whole net."""
     if len(comparisons) > FEW_VARIABLES and not all(comparison.ok for comparison in comparisons):
         return ("minires.checking.blame(loss, model) says which node of the net computes a wrong gradient",)
+    notes = []
+    unproved = [c for c, scale in zip(comparisons, meter.scales, strict=True) if c.ok and _drowns(c, scale, upstream)]
+    if unproved:
+        names = " and ".join(comparison.name for comparison in unproved)
+        notes.append(
+            f"nothing is proved of the gradient of {names}: it is smaller than the noise of the differences, for the "
+            "values are large and hardly change; leave out what is constant, or scale"
+        )
     grain = max((plateau.rounding for plateau in meter.plateaus()), default=0.0) / max(meter.least_noise, 1e-300)
-    if grain > 1e6:
-        return (f"values are {grain:.0e} times as grainy as float64's: a part is computed in less precision",)
-    return ()
+    if grain > 1e6 and not any(diagnosis.cause in NUMERICAL for diagnosis in diagnoses):
+        notes.append(f"values are {grain:.0e} times as grainy as float64's: a part is computed in less precision")
+    return tuple(notes)
+
+
+def _drowns(comparison: Comparison, scale: float, upstream: Array) -> bool:
+    """Whether a gradient that isn't 0 is smaller than what is forgiven it, so that any other one would pass as well.
+
+    A gradient that is 0 but for its rounding (a bias before a batch norm) is proved to be just that.
+    """
+    points = [point for point in comparison.points if not point.numeric.excluded]
+    if not points:
+        return False
+    size = float(np.sqrt(np.mean([point.analytic**2 for point in points])))
+    forgiven = float(np.median([point.tolerance for point in points]))
+    return forgiven > size > 1e-9 * float(np.linalg.norm(upstream)) / scale
 
 
 def _broadcast_hint(subject: Subject, misshapen: MisshapenError, upstream: Array, base: Evaluation, rtol: float) -> str:
@@ -307,48 +345,3 @@ def sample_elements(shape: tuple[int, ...], count: int, rng: np.random.Generator
             index[axis] = int(rng.choice((0, shape[axis] - 1)))
         chosen.add(int(np.ravel_multi_index(index, shape)))
     return sorted(chosen)
-
-
-# ---------------------------------------------------------------- politeness
-
-
-def _require_finite(name: str, array: Array) -> None:
-    if not np.isfinite(array).all():
-        bad = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise ValueError(f"gradcheck: {name}{bad} is {array[tuple(bad)]}; only finite values can be checked")
-
-
-def _changed(subject: Subject, before: list[Array]) -> str:
-    """The name of the first variable that isn't what it was, or nothing."""
-    for variable, copy in zip(subject.variables, before, strict=True):
-        if not np.array_equal(variable.array, copy):
-            return variable.name
-    return ""
-
-
-def _impoliteness(
-    subject: Subject, before: list[Array], gradients: list[Array | None], upstream: Array, kept: Array
-) -> str:
-    """What backward did to its surroundings, in one sentence, or nothing."""
-    touched = _changed(subject, before)
-    if touched:
-        return f"backward changes the input {touched}: it may read what forward was given, not write it"
-    if not np.array_equal(upstream, kept):
-        return "backward writes into its upstream gradient: other nodes may need it, work on a copy"
-    owned: list[tuple[str, Array]] = [("the upstream gradient", upstream)]
-    for variable, gradient in zip(subject.variables, gradients, strict=True):
-        if gradient is None:
-            continue
-        if gradient.shape != variable.array.shape:
-            return (f"the gradient of {variable.name} has shape {gradient.shape}, "
-                    f"but {variable.name} is {variable.array.shape}")  # fmt: skip
-        if gradient.dtype != variable.array.dtype:
-            return f"the gradient of {variable.name} is {gradient.dtype}, but {variable.name} is {variable.array.dtype}"
-        if not np.isfinite(gradient).all():
-            bad = np.argwhere(~np.isfinite(gradient))[0].tolist()
-            return f"the gradient of {variable.name} is {gradient[tuple(bad)]} at {bad}"
-        for name, other in (*owned, (variable.name, variable.array)):
-            if np.shares_memory(gradient, other):
-                return f"the gradient of {variable.name} shares memory with {name}: writing to one changes the other"
-        owned.append((f"the gradient of {variable.name}", gradient))
-    return ""

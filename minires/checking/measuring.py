@@ -50,6 +50,9 @@ class Measurement:
 class Meter:
     """Derivatives of sum(upstream * f) at the variables' present values, by differences."""
 
+    is_exact = False
+    """Whether there is no step to doubt."""
+
     def __init__(self, subject: Subject, upstream: Array, base: Choices, output: Array) -> None:
         self._subject, self._upstream, self._base = subject, upstream, base
         self.scales = [_scale(variable.array) for variable in subject.variables]
@@ -77,6 +80,11 @@ class Meter:
         # Subtracting before summing: what the move doesn't reach cancels exactly and adds no noise.
         difference = float(np.sum(self._upstream * (plus - minus)))
         return difference / (2 * self._length(moves, step)), crossed_plus | crossed_minus
+
+    def changed(self, direction: Direction, middle: float, step: float) -> Array:
+        """Which outputs differ between ``middle`` - ``step`` and ``middle`` + ``step`` along ``direction``."""
+        plus, minus = (self._at([direction], middle + side * step)[0] for side in (1, -1))
+        return np.asarray(plus != minus)
 
     def jacobian_row(self, direction: Direction, step: float, watch_kinks: bool = True) -> Array:
         """The derivative of every output along ``direction``, flat; the step shrinks where a kink is crossed."""

@@ -77,14 +77,15 @@ def find_plateau(quotient: Callable[[float], float], least_noise: float) -> Plat
         step=float(steps[best]),
         rounding=rounding,
         truncation=truncation,
-        rounding_slope=_slope(fine, errors, tail),
-        truncation_slope=_slope(coarse, errors, rises),
+        rounding_slope=fitted_slope(fine[tail], errors[tail]),
+        truncation_slope=fitted_slope(coarse[rises], errors[rises]),
         plain=bool(abs(estimates[best] - differences[best + 1]) <= rounding * RATIO / steps[best]),
     )
 
 
-def _slope(steps: Array, errors: Array, chosen: Array) -> float:
-    chosen = chosen & (errors > 0)
+def fitted_slope(steps: Array, errors: Array) -> float:
+    """d log(error) / d log(step) of the errors that aren't 0 or NaN; NaN for fewer than three."""
+    chosen = errors > 0
     if chosen.sum() < 3:
         return math.nan
     return float(np.polyfit(np.log(steps[chosen]), np.log(errors[chosen]), 1)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.checking.diagnosis import Diagnosis
+from minires.checking.diagnosis import NUMERICAL, Diagnosis
 from minires.checking.measuring import Direction, Measurement
 from minires_kernels.arrays import Array
 
@@ -39,6 +40,25 @@ class Point:
         """Whether they lie further apart than numerical noise explains."""
         return not self.numeric.excluded and not self.error <= self.tolerance
 
+    @property
+    def relative(self) -> float:
+        """The error as a part of the larger of the two: what ``rtol`` forgives."""
+        return self.error / self._larger
+
+    @property
+    def ulps(self) -> float:
+        """The error in units in the last place of the larger of the two."""
+        return self.error / float(np.spacing(self._larger))
+
+    @property
+    def noises(self) -> float:
+        """The error in units of the numeric derivative's own noise; infinite where that has none."""
+        return self.error / self.numeric.noise if self.numeric.noise else float("inf")
+
+    @property
+    def _larger(self) -> float:
+        return max(abs(self.analytic), abs(self.numeric.value), float(np.finfo(np.float64).tiny))
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -65,7 +85,7 @@ class Comparison:
     @property
     def every_element(self) -> bool:
         """Whether each element was compared, rather than directions and a sample."""
-        return all(point.is_element for point in self.points) and len(self.points) == np.prod(self.shape, dtype=int)
+        return len(self.points) == math.prod(self.shape) and all(point.is_element for point in self.points)
 
     @property
     def excluded(self) -> int:
@@ -91,12 +111,15 @@ class Comparison:
         return gradient
 
     def agreement(self) -> tuple[float, float]:
-        """(cosine, relative L2 error) of the analytic and the numeric derivatives, over all points compared."""
+        """(cosine, relative L2 error) of the analytic and the numeric derivatives, over all points compared.
+
+        A derivative of 0 has no direction (NaN), and every error is infinitely large beside it.
+        """
         pairs = np.array([(p.analytic, p.numeric.value) for p in self.points if not p.numeric.excluded]).reshape(-1, 2)
         one, two = pairs[:, 0], pairs[:, 1]
-        lengths = float(np.linalg.norm(one) * np.linalg.norm(two))
-        cosine = float(one @ two) / lengths if lengths else float("nan")
-        return cosine, float(np.linalg.norm(one - two)) / max(float(np.linalg.norm(two)), 1e-300)
+        length, error, true = (float(np.linalg.norm(vector)) for vector in (one, one - two, two))
+        cosine = float(one @ two) / (length * true) if length * true else float("nan")
+        return cosine, error / true if true else float("inf") if error else 0.0
 
     @property
     def worst(self) -> Point | None:
@@ -121,6 +144,8 @@ class GradReport:
     diagnoses: tuple[Diagnosis, ...] = ()
     """Likely causes, the likeliest first; empty when the gradient is right, or wrong in no known way."""
     notes: tuple[str, ...] = ()
+    repeat: str = ""
+    """The line that repeats the check, where the function and its inputs have their names."""
 
     def __bool__(self) -> bool:
         return not self.problem and all(comparison.ok for comparison in self.comparisons)
@@ -165,9 +190,10 @@ class GradReport:
         if self.problem:
             yield f"  {self.problem}"
         quiet = [c for c in self.comparisons if c.ok and not c.excluded] if len(self.comparisons) > 12 else []
+        doubtful = {name for each in self.diagnoses if each.cause in NUMERICAL for name in each.variables}
         for comparison in self.comparisons:
             if comparison not in quiet:
-                yield from _comparison_lines(comparison)
+                yield from _comparison_lines(comparison, comparison.name in doubtful)
         if quiet:
             points = [point for comparison in quiet for point in comparison.points]
             elements = sum(point.is_element for point in points)
@@ -178,8 +204,8 @@ class GradReport:
         elif any(not comparison.ok for comparison in self.comparisons):
             yield "  no known pattern: the mismatch fits none of the causes that are tried"
         yield from (f"  note: {note}" for note in self.notes)
-        if not self:
-            yield f"  to repeat it: minires.gradcheck({self.function}, ..., seed={self.seed})"
+        if not self and self.repeat:
+            yield f"  to repeat it: {self.repeat}"
 
     # ---------------------------------------------------------------- other forms
 
@@ -200,6 +226,7 @@ class GradReport:
                 for d in self.diagnoses
             ],
             "notes": list(self.notes),
+            "repeat": self.repeat,
             "comparisons": [_comparison_dict(comparison) for comparison in self.comparisons],
         }
 
@@ -208,7 +235,7 @@ class GradReport:
         return f'<pre style="border-left:4px solid {colour};padding-left:.8em">{html.escape(str(self))}</pre>'
 
 
-def _comparison_lines(comparison: Comparison) -> Iterator[str]:
+def _comparison_lines(comparison: Comparison, doubtful: bool) -> Iterator[str]:
     elements = sum(point.is_element for point in comparison.points)
     how = (
         f"every element ({elements})"
@@ -223,17 +250,22 @@ def _comparison_lines(comparison: Comparison) -> Iterator[str]:
     if worst is None:
         return
     cosine, relative = comparison.agreement()
-    ulp = worst.error / float(np.spacing(max(abs(worst.numeric.value), 1e-300)))
     yield (
         f"        {len(comparison.wrong)} of {len(comparison.points)} wrong   cosine {cosine:+.3f}   "
-        f"relative L2 error {relative:.2g}   numeric noise {worst.numeric.noise:.0e}: this isn't rounding"
+        f"relative L2 error {relative:.2g}   numeric noise {worst.numeric.noise:.0e}: "
+        + ("if the step is right" if doubtful else "this isn't rounding")
     )
     yield (
         f"        worst {_place(worst, comparison)}   analytic {worst.analytic:+.6e}   "
-        f"numeric {worst.numeric.value:+.6e}   {ulp:.1e} ulp apart"
+        f"numeric {worst.numeric.value:+.6e}   relative error {worst.relative:.2g}: {worst.ulps:.1e} ulp, "
+        f"{worst.noises:.1e} x noise"
     )
-    if comparison.every_element and len(comparison.shape) >= 1:
+    if _has_map(comparison):
         yield f"        wrong where #: {_map(comparison)}"
+
+
+def _has_map(comparison: Comparison) -> bool:
+    return comparison.every_element and len(comparison.shape) >= 1
 
 
 def _map(comparison: Comparison, most: int = 64) -> str:
@@ -265,9 +297,12 @@ def _comparison_dict(comparison: Comparison) -> dict[str, Any]:
         "ok": comparison.ok,
         "points": len(comparison.points),
         "wrong": len(comparison.wrong),
+        "every_element": comparison.every_element,
+        "gradient_arrives": comparison.analytic is not None,
         "excluded": comparison.excluded,
-        "cosine": cosine if np.isfinite(cosine) else None,  # of two zeros there is none, and JSON knows no NaN
-        "relative_error": relative,
+        "kinks": dict(comparison.kinks),
+        "cosine": _finite(cosine),
+        "relative_error": _finite(relative),
         "worst": None
         if worst is None
         else {
@@ -276,5 +311,14 @@ def _comparison_dict(comparison: Comparison) -> dict[str, Any]:
             "numeric": worst.numeric.value,
             "noise": worst.numeric.noise,
             "tolerance": worst.tolerance,
+            "error": worst.error,
+            "relative_error": worst.relative,
+            "ulps": worst.ulps,
+            "noises": _finite(worst.noises),
         },
+        "map": _map(comparison) if worst is not None and _has_map(comparison) else None,
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None  # JSON knows neither NaN nor infinity

@@ -16,7 +16,7 @@ import numpy as np
 from minires.algebra import sum_to_shape
 from minires.checking.kinks import Choices, choices_of, graph_of
 from minires.function import Function
-from minires.graph import watch
+from minires.graph import BackwardResultError, watch
 from minires.nn import Module
 from minires.tensor import Tensor, apply
 from minires_kernels.arrays import Array, to_cpu
@@ -151,7 +151,7 @@ class TensorSubject:
             tensor.grad = None
         try:
             output.backward(upstream, retain_graph=retain_graph)
-        except RuntimeError as error:
+        except BackwardResultError as error:
             raise self._misshapen(str(error), output, upstream) from error
         return [tensor.grad for tensor in self._tensors]
 
@@ -161,6 +161,8 @@ class TensorSubject:
         if node is None or any(tensor is not None and not tensor.is_leaf for tensor in node.inputs):
             return MisshapenError(message, None, "")
         grads = node.backward(upstream)
+        if not isinstance(grads, tuple) or not all(grad is None or hasattr(grad, "shape") for grad in grads):
+            return MisshapenError(message, None, "")
         sources = {id(source): grad for source, grad in zip(node.inputs, grads, strict=False)}
         summed: list[Array | None] = []
         axes = []

@@ -296,6 +296,54 @@ def test_a_gradient_that_is_not_finite_is_said_in_a_sentence():
 
 
 @pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (lambda grad: None, "must return a tuple of 1 gradients"),
+        (lambda grad: [grad], "but returned list"),
+        (lambda grad: (grad, grad), "but returned 2 gradients"),
+        (lambda grad: (2.0,), "but returned float None None for input 0"),
+        (lambda grad: (grad[:2] * 2,), "but returned ndarray (2,) float64 for input 0, which is (3,) float64"),
+        (lambda grad: (grad.astype(np.float32),), "but returned ndarray (3,) float32"),
+    ],
+)
+@pytest.mark.parametrize("behind", [0, 1])  # nodes between it and the input
+def test_what_the_engine_refuses_is_a_finding(returned, words, behind):
+    class Refused(Square):
+        def backward(self, grad_output):
+            return returned(grad_output)
+
+    report = minires.gradcheck(lambda x: apply(Refused(), x * 2 if behind else x), normal(3))
+    assert not report
+    assert report.cause == "shape"
+    assert f"Refused.backward {words.partition('but')[0] or 'must return'}" in report.problem
+    assert words in report.problem
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, ZeroDivisionError])
+def test_an_exception_of_the_checked_code_is_not_turned_into_a_finding(error):
+    class Raises(Square):
+        def __init__(self, phase):
+            self.phase = phase
+
+        def forward(self, x):
+            if self.phase == "forward":
+                raise error("of its own")
+            return super().forward(x)
+
+        def backward(self, grad_output):
+            raise error("of its own")
+
+    with pytest.raises(error) as caught:
+        minires.gradcheck(lambda x: apply(Raises("backward"), x), normal(3))
+    assert str(caught.value) == "of its own"
+    (note,) = caught.value.__notes__
+    assert note.startswith("in the backward pass of Raises(phase=backward) (")
+    assert "test_gradcheck.py:" in note
+    with pytest.raises(error, match="of its own"):
+        minires.gradcheck(lambda x: apply(Raises("forward"), x), normal(3))
+
+
+@pytest.mark.parametrize(
     ("fn", "inputs", "error", "words"),
     [
         (lambda x: None, (normal(3),), TypeError, "must return one Tensor, got NoneType"),
