@@ -19,6 +19,7 @@ from minires.checking.gradcheck import gradcheck
 from minires.checking.mutants import MUTANTS, Mutant, named, planted
 from minires.checking.numerical import RATIO, richardson
 from minires.checking.report import GradReport
+from minires.graph import BackwardResultError
 from minires.tensor import Tensor
 from minires_kernels.arrays import Array
 
@@ -75,7 +76,7 @@ def score(name: str, checker: Checker, mutants: Iterable[Mutant] = tuple(MUTANTS
 def _verdict(checker: Checker, case: Case) -> Any:
     try:
         return checker(case)
-    except RuntimeError:  # the engine itself refused what backward returned
+    except BackwardResultError:  # the engine itself refused what backward returned
         return False
 
 
