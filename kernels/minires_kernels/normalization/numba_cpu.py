@@ -21,6 +21,10 @@ rows). Sums there are added to in turn, at least four vectors before it's the fi
 addition waits for the one before. Going down the columns instead, with sums in registers, was measured slower by up to
 a third where C >= 64: memory is fetched ahead of its use along rows only.
 
+**Why not one with the convolution.** Statistics taken while its output is still in the cache, and backward's sums taken
+where grad_input writes, would save one reading of one array each. Measured at 128 x 16 x 32 x 32 (AVX2, two threads),
+that is 0.12 of 0.35 ms and 0.07 of 0.42 ms, and nothing for smaller maps: 0.9 and 0.5 ms of ResNet-20's 170.
+
 **Precision.** Sums of a piece (at most some 16,000 numbers) are in the arrays' dtype, in as many partial sums as a row
 has lanes; sums of pieces in double precision. Subtracting the mean first, and not folding it into the bias, keeps all
 digits where the mean is large.
