@@ -74,7 +74,7 @@ def first_choice(
 
     ``forward`` with fewer than 32 channels goes to F(2x2, 3x3), which rounds a third as much. What a forward pass
     rounds decides which ReLUs pass a gradient, and layers of few channels and many pixels have most of these. On
-    ResNet-20 and ResNet-56 this halves the error of the whole gradient, to less than PyTorch's, and a step takes 2 %
+    ResNet-20 and ResNet-56 this halves the error of the whole gradient, to that of PyTorch, and a step takes 2 %
     longer (F(2x2) in all forward passes: 5 % longer, and no better on ResNet-56).
     """
     winograd = window == Window((3, 3), padding=window.padding) and dtype == "float32" and groups == 1
