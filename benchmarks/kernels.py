@@ -60,8 +60,13 @@ def main() -> None:
     for case in (case for family in options.families or CASES for case in CASES[family]()):
         if options.match not in f"{case.kernel} {case.name}":
             continue
+        limits = {"rounds": options.rounds, "seconds": options.seconds}
         try:
-            found = list(measure(case, torch, peaks, rounds=options.rounds, seconds=options.seconds))
+            try:
+                found = list(measure(case, torch, peaks, **limits))
+            except roofline.ExceededError:
+                peaks = peaks.joined(roofline.measure(options.threads))
+                found = list(measure(case, torch, peaks, **limits))
         except RuntimeError as failure:
             print(f"FAILED: {failure}")
             failures.append(failure)

@@ -101,6 +101,33 @@ def test_the_tiles_that_measure_the_peak_fit_the_registers(monkeypatch, register
     assert max(tile.rows * tile.columns for tile in tiles) >= 8, "fewer don't hide the latency of a multiply-add"
 
 
+def test_of_two_measurements_of_the_peaks_the_higher_counts():
+    one, other = roofline.Roofline(operations=3.0, bytes=1.0), roofline.Roofline(operations=2.0, bytes=4.0)
+    assert one.joined(other) == roofline.Roofline(operations=3.0, bytes=4.0)
+
+
+def test_a_case_above_the_roofline_is_measured_again_with_new_peaks(monkeypatch, capsys):
+    peaks = iter([roofline.Roofline(1e6, 1e6), roofline.Roofline(1e15, 1e15)])
+    seen = []
+
+    def measure(case, torch, peaks, **limits):
+        seen.append(peaks)
+        peaks.share(2e9, 0, 1.0, "fast")
+        return []
+
+    monkeypatch.setattr(kernels.roofline, "measure", lambda threads: next(peaks))
+    monkeypatch.setattr(kernels, "measure", measure)
+    monkeypatch.setattr(kernels, "_torch", lambda threads: None)
+    monkeypatch.setattr(kernels, "retain_pages", lambda: None)
+    monkeypatch.setattr(kernels, "write", lambda *row: "nowhere")
+    monkeypatch.setattr("sys.argv", ["kernels", "update", "--match", "resnet20"])
+    with pytest.raises(SystemExit) as ended:
+        kernels.main()
+    assert not ended.value.code
+    assert [each.operations for each in seen] == [1e6, 1e15]
+    assert "FAILED" not in capsys.readouterr().out
+
+
 def test_more_than_the_roofline_is_an_error():
     with pytest.raises(RuntimeError, match="above 102%"):
         roofline.Roofline(operations=1e9, bytes=1e9).share(operations=2e9, moved=0, seconds=1.0, case="too fast")
