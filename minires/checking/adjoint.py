@@ -42,9 +42,7 @@ def disagreement(node: Function, slots: tuple[int, ...], bench: Workbench) -> tu
     """
     inputs: list[Any] = [None if tensor is None else tensor.data for tensor in node.inputs]
     dtype = next(x.dtype for x in inputs if x is not None and x.dtype.kind == "f")
-    moves: Moves = {}
-    for slot in slots:
-        moves[slot] = _typical(inputs[slot]), bench.random(inputs[slot])
+    moves: Moves = {slot: (_typical(inputs[slot]), bench.random(inputs[slot])) for slot in slots}
     rounding = float(np.finfo(dtype).eps) / 2
     if type(node) in PRODUCTS and (0 in moves or 1 in moves):
         change, length, crossed = _product(node, inputs, moves, dtype, bench), 1.0, None
@@ -166,11 +164,11 @@ def _twin(node: Function, wide: bool) -> Function:
 
 
 def _typical(x: Array) -> float:
-    """The root mean square of ``x``, of every eighth row of it where it's large; 1 where that is 0."""
+    """The root mean square of ``x``, by every eighth row where it is large; 1 where that is 0. A float32 number."""
     flat = _flat(x, is_channels_last(x))
     if flat.size > 8 * ROW:
         flat = flat[: flat.size // ROW * ROW].reshape(-1, ROW)[::8].reshape(-1)
-    return (dot(flat, flat) / max(flat.size, 1)) ** 0.5 or 1.0
+    return float(np.float32((dot(flat, flat) / max(flat.size, 1)) ** 0.5)) or 1.0
 
 
 def dot(x: Array, y: Array) -> float:
