@@ -15,6 +15,7 @@ from benchmarks.timing import RETAINING_MALLOC
 
 SCHEMA = "minires.benchmark/1"
 FOLDER = Path(__file__).parent / "results"
+GENERATED = ":(top,exclude)benchmarks/results", ":(top,exclude)README.md"
 
 
 def environment(threads: int) -> dict[str, Any]:
@@ -41,7 +42,8 @@ def environment(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("numpy", "numba", "llvmlite", "torch", "cupy")},
         "commit": git("rev-parse", "--short", "HEAD"),
-        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        # What is generated doesn't count: other results of the same run, and the tables made of them.
+        "dirty": bool(git("status", "--porcelain", "--untracked-files=no", "--", ":/", *GENERATED)),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "page_retaining_malloc": all(os.environ.get(name) == value for name, value in RETAINING_MALLOC.items()),
     }
