@@ -41,7 +41,8 @@ need the rest of the first level."""
 CHUNK_BYTES, CHUNK_PIXELS = 1 << 15, (32, 128)
 """Pixels between two additions to the running sums of grad_weight: as many as have their numbers, of x and of
 grad_output, in a first-level cache of this size, but not fewer or more than these. Fewer, and the additions would cost
-too much; and a sum of sums has a smaller rounding error than one long sum."""
+too much; and a sum of sums has a smaller rounding error than one long sum. Where pixels are packed apart, what one
+tile meets of them stays in the first level, whatever the channels: the most."""
 
 NO_PLACES = np.empty(0, np.int64)
 NO_CASES = np.empty(0, PHASE), NO_PLACES
