@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help demo test lint types witness clean
+.PHONY: help demo test lint types slow witness clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -12,8 +12,11 @@ help: ## this list
 demo: $(VENV)/.installed ## the main job: degradation and its cure on real digits
 	$(BIN)/minires demo
 
-test: lint types ## lint, types and all tests that need nothing but this repository
-	$(BIN)/pytest -n 2 -m "not witness and not gpu"
+test: lint types ## lint, types and the tests that need nothing but this repository
+	$(BIN)/pytest -n 2 -m "not witness and not gpu and not slow"
+
+slow: $(VENV)/.developing ## the tests that take long: a whole demo, suites scored in processes of their own
+	$(BIN)/pytest -m "slow and not witness and not gpu"
 
 lint: $(VENV)/.developing ## ruff: style and formatting
 	$(BIN)/ruff check .

@@ -9,6 +9,8 @@ import minires
 import minires_kernels
 from minires.checking import suite
 
+pytestmark = pytest.mark.slow  # real runs of pytest, one for each mistake
+
 SUITE = """
 import numpy as np
 import pytest

@@ -97,17 +97,18 @@ def test_scratch_left_from_another_geometry_is_never_read(rng):
 
 
 @pytest.mark.parametrize(
-    ("x_shape", "O", "stride"),
+    ("x_shape", "O", "stride", "register_bytes"),
     [
-        ((5, 8, 5, 5), 24, 2),  # rows of 3 pixels, and tiles that cross them and the images
-        ((1, 8, 1, 2), 64, 2),  # one pixel: fewer than a tile has rows
-        ((1, 640, 2, 3), 48, 2),  # the same, where a panel is met in pieces: a repeated pixel is added once
-        ((3, 256, 7, 4), 128, 2),  # pixels that collide in the cache are moved apart
-        ((3, 128, 4, 5), 256, 1),
+        ((5, 8, 5, 5), 24, 2, 64),  # rows of 3 pixels, and tiles that cross them and the images
+        ((5, 8, 5, 5), 24, 2, 32),
+        ((1, 8, 1, 2), 64, 2, 32),  # one pixel: fewer than a tile has rows
+        ((1, 640, 2, 3), 48, 2, 32),  # the same, where a panel is met in pieces: a repeated pixel is added once
+        ((1, 640, 2, 3), 48, 2, 16),
+        ((3, 256, 7, 4), 128, 2, 64),  # pixels that collide in the cache are moved apart
+        ((3, 128, 4, 5), 256, 1, 32),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("register_bytes", [64, 32, 16])
 def test_few_pixels_and_many_channels(monkeypatch, fresh_plans, rng, x_shape, O, stride, register_bytes):
     monkeypatch.setattr(kinds, "REGISTER_BYTES", register_bytes)
     window = Window.of(3, stride=stride, padding=1)
