@@ -101,6 +101,22 @@ def test_the_tiles_that_measure_the_peak_fit_the_registers(monkeypatch, register
     assert max(tile.rows * tile.columns for tile in tiles) >= 8, "fewer don't hide the latency of a multiply-add"
 
 
+def test_the_passes_that_measure_the_bandwidth_compute_what_they_move():
+    rng = np.random.default_rng(0)
+    grad, velocity, parameter = (rng.standard_normal((2, 3 * roofline.UNIT), np.float32) for _ in range(3))
+    before = [each.copy() for each in (grad, velocity, parameter)]
+    passes = roofline.passes(grad, velocity, parameter)
+    np.testing.assert_allclose(passes["read"][1]().sum(axis=1), grad.sum(axis=1), rtol=1e-4, atol=1e-4)
+    for name in ("negate", "add", "momentum"):
+        passes[name][1]()
+    before[0] = -before[0]
+    before[1] = (before[1] + before[0]) / 2 + before[0]
+    np.testing.assert_allclose(grad, before[0])
+    np.testing.assert_allclose(velocity, before[1], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(parameter, before[2] - before[1], rtol=1e-5, atol=1e-6)
+    assert [moved / grad.nbytes for moved, _ in passes.values()] == [1, 2, 3, 5]
+
+
 def test_of_two_measurements_of_the_peaks_the_higher_counts():
     one, other = roofline.Roofline(operations=3.0, bytes=1.0), roofline.Roofline(operations=2.0, bytes=4.0)
     assert one.joined(other) == roofline.Roofline(operations=3.0, bytes=4.0)
