@@ -33,7 +33,7 @@ def roofline(environment: dict[str, Any], rows: list[dict[str, Any]], target: Pa
             if points:
                 axes.scatter(*zip(*points, strict=True), s=16, marker=marker, color=f"C{number}", alpha=0.8,
                              label=f"{candidate}, {family}")  # fmt: skip
-    xs = [2**exponent for exponent in range(-4, 11)]
+    xs = (2**-4, operations / bandwidth, 2**10)  # a bend where both bounds meet
     axes.plot(xs, [min(operations, x * bandwidth) for x in xs], color="black", linewidth=1,
               label=f"measured: {operations:.0f} GFLOP/s, {bandwidth:.1f} GB/s")  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="operations for each byte that must move",
