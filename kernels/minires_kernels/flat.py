@@ -13,14 +13,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from minires_kernels.arrays import Array, channels_last, is_channels_last
 from minires_kernels.jit import njit
-from minires_kernels.simd import Vector, kinds, vector
+from minires_kernels.simd import Vector, for_each, kinds, vector
 
-PARALLEL: dict[str, Any] = {"parallel": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-SERIAL: dict[str, Any] = {"cache": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+THREADED: dict[str, Any] = {"threaded": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+SERIAL: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 SMALL = 1 << 14
 """Numbers that one thread works through in the time that it takes to wake the others, some microseconds."""
@@ -75,14 +74,19 @@ STRETCH = 16
 of an image whose size is a power of two would compete for the same few places of the first-level cache."""
 
 
-@njit(**PARALLEL)
+@njit(**SERIAL)
+def interleave_image(x: Array, C: int, L: int, y: Array, n: int) -> None:
+    """Image n."""
+    for start in range(0, L, STRETCH):
+        for c in range(C):
+            for p in range(start, min(start + STRETCH, L)):
+                y[(n * L + p) * C + c] = x[(n * C + c) * L + p]
+
+
+@njit(**THREADED)
 def interleave(x: Array, N: int, C: int, L: int, y: Array) -> None:
     """y (N, L, C) = x (N, C, L): images as files and loaders give them, as convolutions read them."""
-    for n in prange(N):
-        for start in range(0, L, STRETCH):
-            for c in range(C):
-                for p in range(start, min(start + STRETCH, L)):
-                    y[(n * L + p) * C + c] = x[(n * C + c) * L + p]
+    for_each(interleave_image, N, (x, C, L, y))
 
 
 class _Writable:

@@ -39,18 +39,20 @@ Watcher = Callable[[str, bool], None]
 _watchers: list[Watcher] = []
 
 
-def njit(function: Any = None, /, *, cache: bool = True, **options: Any) -> Any:
+def njit(function: Any = None, /, *, cache: bool = True, threaded: bool = False, **options: Any) -> Any:
     """``numba.njit(**options)``, kept on disk (unless ``cache`` is False). With or without parentheses.
+
+    ``threaded``: it enters Numba's threads by ``simd.for_each``.
 
     Raises ImportError when Numba can't compile here; the cure is in its message.
     """
     if function is None:
-        return partial(njit, cache=cache, **options)
+        return partial(njit, cache=cache, threaded=threaded, **options)
     numba = _numba()
     dispatcher = numba.njit(**options)(function)
     if cache and function.__closure__ is None:  # a file is named after the source, which doesn't tell what is enclosed
         dispatcher._cache = KernelCache(function, options)
-    needs_lock = options.get("parallel", False) and numba.threading_layer() == "workqueue"
+    needs_lock = (threaded or options.get("parallel", False)) and numba.threading_layer() == "workqueue"
     return _one_at_a_time(dispatcher) if needs_lock else dispatcher
 
 

@@ -13,13 +13,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from minires_kernels.arena import empty_like
 from minires_kernels.arrays import Array
-from minires_kernels.flat import PARALLEL, SERIAL, SMALL, dense, flat, flat_like, vector_of
+from minires_kernels.flat import SERIAL, SMALL, THREADED, dense, flat, flat_like, vector_of
 from minires_kernels.jit import njit
-from minires_kernels.simd import broadcast, gate, load, load_part, maximum, store, store_part
+from minires_kernels.simd import broadcast, for_each, gate, load, load_part, maximum, store, store_part
 
 DEVICE = "cpu"
 PREFERENCE = 100
@@ -53,16 +52,10 @@ def _elementwise(x: Array, y: Array, *, gated: bool, added: bool, rectified: boo
     return result
 
 
-@njit(**PARALLEL)
+@njit(**THREADED)
 def combine(kind: Any, x: Array, y: Array, gated: bool, added: bool, rectified: bool, result: Array) -> None:
-    """The result for all of x and y: in one go if there are few, else in pieces that the threads share out."""
-    pieces = -(-x.size // SMALL)
-    if pieces == 1:
-        for p in range(pieces):
-            piece(kind, x, y, gated, added, rectified, result, p)
-    else:
-        for p in prange(pieces):
-            piece(kind, x, y, gated, added, rectified, result, np.intp(p))
+    """The result for all of x and y, in pieces that the threads share out."""
+    for_each(piece, -(-x.size // SMALL), (kind, x, y, gated, added, rectified, result))
 
 
 @njit(**SERIAL)

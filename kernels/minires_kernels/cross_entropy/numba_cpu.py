@@ -8,14 +8,13 @@ Rows are shared out among threads from some thousands of numbers on; below, a th
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numba import prange
 
 from minires_kernels.arrays import Array
-from minires_kernels.flat import PARALLEL, SERIAL
+from minires_kernels.flat import SERIAL, THREADED
 from minires_kernels.jit import njit
+from minires_kernels.simd import for_each
 
 DEVICE = "cpu"
 PREFERENCE = 100
@@ -48,8 +47,9 @@ def _classes(target: Array) -> Array:
 
 
 @njit(**SERIAL)
-def row(logits: Array, target: int, smoothing: Any, probabilities: Array) -> Any:
-    """The loss of one row, in its dtype; ``probabilities`` are written."""
+def row(all_logits: Array, target: Array, smoothing: float, losses: Array, all_probabilities: Array, n: int) -> None:
+    """Row n: its loss, and its probabilities."""
+    logits, probabilities = all_logits[n], all_probabilities[n]
     largest = logits[0]
     for k in range(1, logits.size):
         largest = max(largest, logits[k])
@@ -60,41 +60,42 @@ def row(logits: Array, target: int, smoothing: Any, probabilities: Array) -> Any
     for k in range(logits.size):
         probabilities[k] /= total
     normalizer = largest + math.log(total)
-    loss = normalizer - logits[target]
+    loss = normalizer - logits[target[n]]
     if smoothing > 0:
         mean = total - total
         for k in range(logits.size):
             mean += normalizer - logits[k]
         loss = (1 - smoothing) * loss + smoothing * mean / logits.size
-    return loss
+    losses[n] = loss
 
 
-@njit(**PARALLEL)
+@njit(**THREADED)
 def rows(logits: Array, target: Array, smoothing: float, losses: Array, probabilities: Array) -> None:
     """Every row: in one go if there are few numbers, else shared out among threads."""
     if logits.size <= SMALL:
         for n in range(losses.size):
-            losses[n] = row(logits[n], target[n], smoothing, probabilities[n])
+            row(logits, target, smoothing, losses, probabilities, n)
     else:
-        for n in prange(losses.size):
-            losses[n] = row(logits[n], target[n], smoothing, probabilities[n])
+        for_each(row, losses.size, (logits, target, smoothing, losses, probabilities))
 
 
 @njit(**SERIAL)
-def row_backward(probabilities: Array, target: int, smoothing: float, share: Any, grad_logits: Array) -> None:
-    """grad_logits = (probabilities - q) share, of one row."""
-    everywhere = smoothing / probabilities.size
-    for k in range(probabilities.size):
-        grad_logits[k] = (probabilities[k] - everywhere) * share
-    grad_logits[target] = (probabilities[target] - everywhere - (1 - smoothing)) * share
+def row_backward(
+    probabilities: Array, target: Array, smoothing: float, share: Array, grad_logits: Array, n: int
+) -> None:
+    """grad_logits = (probabilities - q) share, of row n."""
+    everywhere = smoothing / probabilities.shape[1]
+    for k in range(probabilities.shape[1]):
+        grad_logits[n, k] = (probabilities[n, k] - everywhere) * share[n]
+    k = target[n]
+    grad_logits[n, k] = (probabilities[n, k] - everywhere - (1 - smoothing)) * share[n]
 
 
-@njit(**PARALLEL)
+@njit(**THREADED)
 def rows_backward(probabilities: Array, target: Array, smoothing: float, share: Array, grad_logits: Array) -> None:
     """Every row, shared out as in ``rows``."""
     if probabilities.size <= SMALL:
         for n in range(share.size):
-            row_backward(probabilities[n], target[n], smoothing, share[n], grad_logits[n])
+            row_backward(probabilities, target, smoothing, share, grad_logits, n)
     else:
-        for n in prange(share.size):
-            row_backward(probabilities[n], target[n], smoothing, share[n], grad_logits[n])
+        for_each(row_backward, share.size, (probabilities, target, smoothing, share, grad_logits))

@@ -18,12 +18,11 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
 
 from minires_kernels.arrays import Array
-from minires_kernels.flat import PARALLEL, SERIAL
+from minires_kernels.flat import SERIAL, THREADED
 from minires_kernels.jit import njit
-from minires_kernels.simd import broadcast, fma, gate, load, load_part, maximum, store, store_part
+from minires_kernels.simd import broadcast, fma, for_each, gate, load, load_part, maximum, store, store_part
 
 PIECE = 16384
 """Numbers in a piece at most: few enough for a single-precision sum, many enough to forget what a piece costs."""
@@ -109,7 +108,7 @@ def fold(values: Array, sums: Array) -> None:
 
 
 @njit(**SERIAL)
-def piece_statistics(kind: Any, x: Array, C: int, inner: int, p: int, means: Array, squares: Array) -> None:
+def piece_statistics(kind: Any, x: Array, C: int, inner: int, means: Array, squares: Array, p: int) -> None:
     """Mean and sum of squared deviations of each channel of piece p."""
     cuts = cut(kind, x.size, C, inner)
     (start, stop, _), width, channels = bounds(cuts, p), cuts.width, cuts.channels
@@ -162,7 +161,8 @@ def total_statistics(cuts: Cut, size: int, means: Array, squares: Array, mean: A
         first = base[channel:]
         for c in range(channels):
             own[c] += share * (piece[c] - first[c])
-    total += base
+    for c in range(C):
+        total[c] += base[c]
     for p in range(cuts.pieces):
         start, stop, channel = bounds(cuts, p)
         m, own, center = (stop - start) / channels, square[channel:], total[channel:]
@@ -174,13 +174,12 @@ def total_statistics(cuts: Cut, size: int, means: Array, squares: Array, mean: A
         mean[c], variance[c] = total[c], square[c] / (size / C)
 
 
-@njit(**PARALLEL)
+@njit(**THREADED)
 def statistics(kind: Any, x: Array, inner: int, mean: Array, variance: Array) -> None:
     """Mean and biased variance (C,) of each channel of x."""
     cuts = cut(kind, x.size, mean.size, inner)
     means, squares = np.empty(cuts.pieces * cuts.channels), np.empty(cuts.pieces * cuts.channels)
-    for p in prange(cuts.pieces):
-        piece_statistics(kind, x, mean.size, inner, np.intp(p), means, squares)
+    for_each(piece_statistics, cuts.pieces, (kind, x, mean.size, inner, means, squares))
     total_statistics(cuts, x.size, means, squares, mean, variance)
 
 
@@ -203,12 +202,12 @@ def piece_normalize(
     x: Array,
     C: int,
     inner: int,
-    p: int,
     table: Array,
     addend: Array,
     has_addend: bool,
     relu: bool,
     y: Array,
+    p: int,
 ) -> None:
     """y = (x - mean) scale + bias [+ addend] [then ReLU] on piece p."""
     cuts = cut(kind, x.size, C, inner)
@@ -232,7 +231,7 @@ def piece_normalize(
         store_part(maximum(value, floor), y, i, count)
 
 
-@njit(**PARALLEL)
+@njit(**THREADED)
 def normalize(
     kind: Any,
     x: Array,
@@ -249,8 +248,7 @@ def normalize(
     """y = (x - mean) inverse_std weight + bias [+ addend] [then ReLU]."""
     cuts = cut(kind, x.size, mean.size, inner)
     table = spread(affine_map(mean, inverse_std, weight, bias), cuts)
-    for p in prange(cuts.pieces):
-        piece_normalize(kind, x, mean.size, inner, np.intp(p), table, addend, has_addend, relu, y)
+    for_each(piece_normalize, cuts.pieces, (kind, x, mean.size, inner, table, addend, has_addend, relu, y))
 
 
 # --- Backward --------------------------------------------------------------------------------------------------------
@@ -264,7 +262,6 @@ def piece_sums(
     x: Array,
     C: int,
     inner: int,
-    p: int,
     affine: Array,
     relu: bool,
     again: bool,
@@ -272,6 +269,7 @@ def piece_sums(
     gated: Array,
     sums: Array,
     products: Array,
+    p: int,
 ) -> None:
     """The sums of g and g (x - mean) for each channel of piece p; ``gated`` = g where it is to be kept."""
     cuts = cut(kind, x.size, C, inner)
@@ -333,8 +331,9 @@ def gradient_map(
     ``share`` is 1 / m, or 0 for constant statistics, through which no gradient flows.
     """
     C = mean.size
-    values = np.empty(5 * C, mean.dtype)
-    values[: 3 * C] = affine_map(mean, inverse_std, weight, bias)
+    values, affine = np.empty(5 * C, mean.dtype), affine_map(mean, inverse_std, weight, bias)
+    for i in range(3 * C):
+        values[i] = affine[i]
     for c in range(C):
         scale = values[C + c]
         values[3 * C + c] = -scale * inverse_std[c] * grad_weight[c] * share
@@ -350,11 +349,11 @@ def piece_gradient(
     x: Array,
     C: int,
     inner: int,
-    p: int,
     table: Array,
     relu: bool,
     again: bool,
     grad_x: Array,
+    p: int,
 ) -> None:
     """grad_x = scale g + slope (x - mean) + offset on piece p."""
     cuts = cut(kind, x.size, C, inner)
@@ -381,7 +380,7 @@ def piece_gradient(
         store_part(fma(g, load(kind, table, k + span), flow), grad_x, i, count)
 
 
-@njit(**PARALLEL)
+@njit(**THREADED)
 def backward(
     kind: Any,
     grad: Array,
@@ -409,11 +408,10 @@ def backward(
     cuts = cut(kind, x.size, C, inner)
     sums, products = np.empty(cuts.pieces * cuts.channels), np.empty(cuts.pieces * cuts.channels)
     affine = spread(affine_map(mean, inverse_std, weight, bias), cuts)
-    for p in prange(cuts.pieces):
-        piece_sums(kind, grad, output, x, C, inner, np.intp(p), affine, relu, again, keep, gated, sums, products)
+    arguments = kind, grad, output, x, C, inner, affine, relu, again, keep, gated, sums, products
+    for_each(piece_sums, cuts.pieces, arguments)
     total_sums(cuts, sums, products, inverse_std, grad_weight, grad_bias)
     share = 0.0 if constant else C / max(x.size, 1)
     table = spread(gradient_map(mean, inverse_std, weight, bias, grad_weight, grad_bias, share), cuts)
     source, relu, again = gated if keep else grad, relu and not keep, again and not keep
-    for p in prange(cuts.pieces):
-        piece_gradient(kind, source, output, x, C, inner, np.intp(p), table, relu, again, grad_x)
+    for_each(piece_gradient, cuts.pieces, (kind, source, output, x, C, inner, table, relu, again, grad_x))

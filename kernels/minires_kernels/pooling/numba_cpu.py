@@ -18,14 +18,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import get_num_threads
 
 from minires_kernels.arena import empty_channels_last
 from minires_kernels.arrays import Array, channels_last
-from minires_kernels.flat import PARALLEL, SERIAL, flat, vector_of
+from minires_kernels.flat import SERIAL, THREADED, flat, vector_of
 from minires_kernels.jit import njit
 from minires_kernels.pooling._vectors import store_places, where_beats
-from minires_kernels.simd import broadcast, load_part, store_part, zero
+from minires_kernels.simd import broadcast, for_each, load_part, store_part, zero
 from minires_kernels.window import Pair, Window
 
 DEVICE = "cpu"
@@ -128,7 +128,7 @@ def largest_row(
             store_places(place, argmax, at + c, origin, C - c)
 
 
-@njit(**PARALLEL)
+@njit(**THREADED)
 def largest(
     kind: Any,
     x: Array,
@@ -143,16 +143,19 @@ def largest(
     dilation: Pair,
 ) -> None:
     """The maxima (N, OH, OW, C) of the windows over x (N, H, W, C) and their places, all flat."""
-    for row in prange(y.size // max(output[1] * C, 1)):
-        largest_row(kind, x, y, argmax, C, image, output, size, stride, padding, dilation, np.intp(row))
+    rows = y.size // max(output[1] * C, 1)
+    for_each(largest_row, rows, (kind, x, y, argmax, C, image, output, size, stride, padding, dilation))
 
 
 @njit(**SERIAL)
-def scatter_block(grad: Array, argmax: Array, grad_x: Array, N: int, C: int, first: int, beyond: int, n: int) -> None:
-    """grad_x of image n and channels first ... beyond: zeros, and each gradient added where its maximum was.
+def scatter_piece(grad: Array, argmax: Array, grad_x: Array, N: int, C: int, block: int, piece: int) -> None:
+    """A block of channels of one image of grad_x: zeros, and each gradient added where its maximum was.
 
     Unsigned indices: Numba would test each signed one for being negative.
     """
+    blocks = -(-C // block)
+    n, first = piece // blocks, piece % blocks * block
+    beyond = min(first + block, C)
     pixels, outputs = grad_x.size // (N * C), grad.size // (N * C)
     for pixel in range(n * pixels, (n + 1) * pixels):
         grad_x[pixel * C + first : pixel * C + beyond] = 0
@@ -163,13 +166,10 @@ def scatter_block(grad: Array, argmax: Array, grad_x: Array, N: int, C: int, fir
                 grad_x[np.uintp((n * pixels + argmax[k]) * C + c)] += grad[k]
 
 
-@njit(**PARALLEL)
+@njit(**THREADED)
 def scatter(grad: Array, argmax: Array, grad_x: Array, N: int, C: int, block: int) -> None:
     """grad_x (N, H, W, C) from grad and argmax (N, OH, OW, C), all flat; ``block`` channels to a piece of work."""
-    blocks = -(-C // max(block, 1))
-    for piece in prange(N * blocks):
-        n, first = np.intp(piece) // blocks, np.intp(piece) % blocks * block
-        scatter_block(grad, argmax, grad_x, N, C, first, min(first + block, C), n)
+    for_each(scatter_piece, N * -(-C // max(block, 1)), (grad, argmax, grad_x, N, C, block))
 
 
 # --- Average ---------------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def average_row(
             store_part(total * share, y, (row * output[1] + ow) * C + c, C - c)
 
 
-@njit(**PARALLEL)
+@njit(**THREADED)
 def average(
     kind: Any,
     x: Array,
@@ -237,8 +237,8 @@ def average(
     count_include_pad: bool,
 ) -> None:
     """The means (N, OH, OW, C) of the windows over x (N, H, W, C), flat."""
-    for row in prange(y.size // max(output[1] * C, 1)):
-        average_row(kind, x, y, C, image, output, size, stride, padding, count_include_pad, np.intp(row))
+    rows = y.size // max(output[1] * C, 1)
+    for_each(average_row, rows, (kind, x, y, C, image, output, size, stride, padding, count_include_pad))
 
 
 @njit(**SERIAL)
@@ -273,7 +273,7 @@ def share_out_row(
             store_part(total, grad_x, (row * W + w) * C + c, C - c)
 
 
-@njit(**PARALLEL)
+@njit(**THREADED)
 def share_out(
     kind: Any,
     grad: Array,
@@ -287,5 +287,5 @@ def share_out(
     count_include_pad: bool,
 ) -> None:
     """grad_x (N, H, W, C) of the means whose gradients are grad (N, OH, OW, C), flat."""
-    for row in prange(grad_x.size // max(image[1] * C, 1)):
-        share_out_row(kind, grad, grad_x, C, image, output, size, stride, padding, count_include_pad, np.intp(row))
+    rows = grad_x.size // max(image[1] * C, 1)
+    for_each(share_out_row, rows, (kind, grad, grad_x, C, image, output, size, stride, padding, count_include_pad))

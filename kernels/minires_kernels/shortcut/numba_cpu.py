@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import prange
-
 from minires_kernels.arena import empty_channels_last
 from minires_kernels.arrays import Array, channels_last
-from minires_kernels.flat import PARALLEL, SERIAL, flat, vector_of
+from minires_kernels.flat import SERIAL, THREADED, flat, vector_of
 from minires_kernels.jit import njit
-from minires_kernels.simd import load, load_part, store, store_part, zero
+from minires_kernels.simd import for_each, load, load_part, store, store_part, zero
 
 DEVICE = "cpu"
 PREFERENCE = 100
@@ -37,39 +35,54 @@ def subsample_and_pad_backward(grad_output: Array, x_shape: tuple[int, int, int,
 
 
 @njit(**SERIAL)
-def copy_pixel(kind: Any, x: Array, i: int, kept: int, y: Array, j: int, channels: int) -> None:
-    """y[j : j + channels] = the ``kept`` numbers from x[i] on, then zeros."""
+def copy_and_pad(kind: Any, x: Array, i: int, kept: int, y: Array, j: int, count: int) -> None:
+    """y[j : j + count] = the ``kept`` numbers from x[i] on, then zeros."""
     whole = kept - kept % kind.lanes
     for c in range(0, whole, kind.lanes):
         store(load(kind, x, i + c), y, j + c)
     if whole < kept:
         store_part(load_part(kind, x, i + whole, kept - whole), y, j + whole, kept - whole)
-    last = channels - (channels - kept) % kind.lanes
+    last = count - (count - kept) % kind.lanes
     for c in range(kept, last, kind.lanes):
         store(zero(kind), y, j + c)
-    if last < channels:  # a store of part of a vector costs as much as many whole ones
-        store_part(zero(kind), y, j + last, channels - last)
+    if last < count:  # a store of part of a vector costs as much as many whole ones
+        store_part(zero(kind), y, j + last, count - last)
 
 
-@njit(**PARALLEL)
+@njit(**SERIAL)
+def subsample_row(kind: Any, x: Array, C: int, H: int, W: int, stride: int, y: Array, channels: int, row: int) -> None:
+    """Row ``row`` of all rows of all images of the result."""
+    OH, OW = (H + stride - 1) // stride, (W + stride - 1) // stride
+    n, h = row // OH, row % OH * stride
+    for ow in range(OW):
+        copy_and_pad(kind, x, ((n * H + h) * W + ow * stride) * C, C, y, (row * OW + ow) * channels, channels)
+
+
+@njit(**THREADED)
 def subsample(kind: Any, x: Array, C: int, H: int, W: int, stride: int, y: Array, channels: int) -> None:
     """y (N, OH, OW, channels) from x (N, H, W, C)."""
+    rows = y.size // max((W + stride - 1) // stride * channels, 1)
+    for_each(subsample_row, rows, (kind, x, C, H, W, stride, y, channels))
+
+
+@njit(**SERIAL)
+def put_back_row(
+    kind: Any, grad: Array, channels: int, C: int, H: int, W: int, stride: int, grad_x: Array, row: int
+) -> None:
+    """Row ``row`` of all rows of all images of grad_x: zeros, or a pixel and zeros up to the next one, in turn."""
     OH, OW = (H + stride - 1) // stride, (W + stride - 1) // stride
-    rows = y.size // max(OW * channels, 1)
-    for row in prange(rows):
-        n, h = row // OH, row % OH * stride
+    n, h = row // H, row % H
+    if h % stride > 0:
+        copy_and_pad(kind, grad, 0, 0, grad_x, row * W * C, W * C)
+    else:
+        source = (n * OH + h // stride) * OW
         for ow in range(OW):
-            copy_pixel(kind, x, ((n * H + h) * W + ow * stride) * C, C, y, (row * OW + ow) * channels, channels)
+            w = ow * stride
+            span = min(stride, W - w) * C
+            copy_and_pad(kind, grad, (source + ow) * channels, C, grad_x, (row * W + w) * C, span)
 
 
-@njit(**PARALLEL)
+@njit(**THREADED)
 def put_back(kind: Any, grad: Array, channels: int, C: int, H: int, W: int, stride: int, grad_x: Array) -> None:
     """grad_x (N, H, W, C) from grad (N, OH, OW, channels)."""
-    OH, OW = (H + stride - 1) // stride, (W + stride - 1) // stride
-    rows = grad_x.size // max(W * C, 1)
-    for row in prange(rows):
-        n, h = row // H, row % H
-        for w in range(W):
-            kept = C if h % stride == 0 and w % stride == 0 else 0
-            source = ((n * OH + h // stride) * OW + w // stride) * channels
-            copy_pixel(kind, grad, source, kept, grad_x, (row * W + w) * C, C)
+    for_each(put_back_row, grad_x.size // max(W * C, 1), (kind, grad, channels, C, H, W, stride, grad_x))

@@ -40,7 +40,7 @@ Read on in ``kinds`` (the compile-time constants and the width), ``emit`` (the t
 
 from __future__ import annotations
 
-from minires_kernels.simd.calls import address, call, in_parallel
+from minires_kernels.simd.calls import address, call, for_each, in_parallel
 from minires_kernels.simd.kinds import Kind, Matrix, Tile, Vector, registers, vector
 from minires_kernels.simd.tiles import (
     tile_add,
@@ -86,6 +86,7 @@ __all__ = [
     "broadcast",
     "call",
     "fma",
+    "for_each",
     "gate",
     "gather",
     "in_parallel",

@@ -13,13 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numba import prange
-
 from minires_kernels.arrays import Array
-from minires_kernels.flat import PARALLEL, SERIAL, SMALL, flat_like, vector_of
+from minires_kernels.flat import SERIAL, SMALL, THREADED, flat_like, vector_of
 from minires_kernels.jit import njit
-from minires_kernels.simd import broadcast, fma, load, load_part, store, store_part
+from minires_kernels.simd import broadcast, fma, for_each, load, load_part, store, store_part
 
 DEVICE = "cpu"
 PREFERENCE = 100
@@ -56,7 +53,7 @@ def _sgd_in_copies(parameter: Array, grad: Array, velocity: Array | None, *optio
         velocity[...] = speeds
 
 
-@njit(**PARALLEL)
+@njit(**THREADED)
 def step(
     kind: Any,
     parameter: Array,
@@ -69,14 +66,9 @@ def step(
     moving: bool,
     nesterov: bool,
 ) -> None:
-    """One step of all of ``parameter``: in one go if it's small, else in pieces that the threads share out."""
-    pieces = -(-parameter.size // SMALL)
-    if pieces == 1:
-        for p in range(pieces):
-            piece(kind, parameter, grad, velocity, momentum, weight_decay, before, after, moving, nesterov, p)
-    else:
-        for p in prange(pieces):
-            piece(kind, parameter, grad, velocity, momentum, weight_decay, before, after, moving, nesterov, np.intp(p))
+    """One step of all of ``parameter``, in pieces that the threads share out."""
+    arguments = kind, parameter, grad, velocity, momentum, weight_decay, before, after, moving, nesterov
+    for_each(piece, -(-parameter.size // SMALL), arguments)
 
 
 @njit(**SERIAL)
