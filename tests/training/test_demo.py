@@ -13,7 +13,7 @@ FILES = {"log.csv", "skip-gradients.txt", "table.txt", "training-error.png"}
 
 
 @pytest.fixture(scope="module")
-def two_runs(tmp_path_factory):
+def two_runs(tmp_path_factory, all_threads):
     """The same short demonstration twice, with nets of 8 layers: (folder, results) of each."""
     pytest.importorskip("matplotlib", reason="the demonstration draws a plot")
     runs = []
