@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 import pytest
 
@@ -40,14 +41,21 @@ def a_share_of_the_cores():
         numba.set_num_threads(min(share, numba.config.NUMBA_NUM_THREADS))
 
 
-@pytest.fixture(scope="module")
-def all_threads(a_share_of_the_cores):
-    """Kernels run on as many threads as outside of tests: for modules that threads in each other's way would fail."""
+@contextmanager
+def kernels_on_all_threads():
     numba = numba_of_a_process_among_others()
     if numba is None:
         yield
         return
     share = numba.get_num_threads()
     numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
-    yield
-    numba.set_num_threads(share)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(share)
+
+
+@pytest.fixture(scope="session")
+def all_threads(a_share_of_the_cores):
+    """``with all_threads():`` kernels run on as many threads as outside of tests, and might get in each other's way."""
+    return kernels_on_all_threads

@@ -6,7 +6,8 @@ import pytest
 
 @pytest.fixture(scope="module", autouse=True)
 def _all_threads(all_threads):
-    """What kernels compute, they compute on all threads."""
+    with all_threads():
+        yield
 
 
 @pytest.fixture
