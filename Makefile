@@ -13,7 +13,7 @@ demo: $(VENV)/.installed ## the main job: degradation and its cure on real digit
 	$(BIN)/minires demo
 
 test: lint types ## lint, types and the tests that need nothing but this repository
-	$(BIN)/pytest -n 2 -m "not witness and not gpu and not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not witness and not gpu and not slow"
 
 slow: $(VENV)/.developing ## the tests that take long: a whole demo, suites scored in processes of their own
 	$(BIN)/pytest -m "slow and not witness and not gpu"

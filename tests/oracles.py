@@ -317,10 +317,11 @@ def cross_entropy(logits, target, label_smoothing):
     probabilities, losses = np.empty(logits.shape), np.empty(len(logits))
     q = _smoothed(target, logits.shape[1], label_smoothing)
     for n, row in enumerate(np.asarray(logits, np.float64)):
-        exponentials = [math.exp(z - max(row)) for z in row]
+        largest = max(row)
+        exponentials = [math.exp(z - largest) for z in row]
         total = math.fsum(exponentials)
         probabilities[n] = [e / total for e in exponentials]
-        losses[n] = -math.fsum(q[n, k] * (z - max(row) - math.log(total)) for k, z in enumerate(row) if q[n, k])
+        losses[n] = -math.fsum(q[n, k] * (z - largest - math.log(total)) for k, z in enumerate(row) if q[n, k])
     return losses, probabilities
 
 

@@ -36,6 +36,12 @@ LIMITS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _all_threads(all_threads):
+    with all_threads():
+        yield
+
+
 @cache
 def starting_state():
     """A ResNet-20 with random batch norms, none of whose ReLUs is near its kink on these images; float32 numbers."""

@@ -29,8 +29,7 @@ class Case:
 
     def arguments(self, dtype: str) -> tuple[Any, ...]:
         """The arguments, floating-point arrays rounded to ``dtype``; the same ones each time, in new arrays."""
-        rng = np.random.default_rng(zlib.crc32(self.name.encode()))
-        return tuple(_rounded(argument, dtype) for argument in self.make(rng))
+        return tuple(_rounded(argument, dtype) for argument in _drawn(self))
 
     def expected(self, dtype: str) -> tuple[Any, ...]:
         """What the oracle makes of these arguments, in float64, as a tuple."""
@@ -41,14 +40,19 @@ class Case:
 
 
 @cache
+def _drawn(case: Case) -> tuple[Any, ...]:
+    return case.make(np.random.default_rng(zlib.crc32(case.name.encode())))
+
+
+@cache
 def _expected(case: Case, dtype: str) -> tuple[Any, ...]:
     result = case.oracle(*case.arguments(dtype))
     return result if isinstance(result, tuple) else (result,)
 
 
 def _rounded(argument: Any, dtype: str) -> Any:
-    if isinstance(argument, np.ndarray) and argument.dtype.kind == "f":
-        return argument.astype(dtype)
+    if isinstance(argument, np.ndarray):
+        return argument.astype(dtype if argument.dtype.kind == "f" else argument.dtype)
     return argument
 
 
@@ -147,6 +151,22 @@ for _name, _x_shape, _O, _groups, _window in GEOMETRIES:
     _convolution(_name, _x_shape, _O, _groups, _window)
     if _groups == 1:
         _patches(_name, _x_shape, _window)
+
+
+_convolved: dict[tuple[Any, ...], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+
+def convolved(x, weight, grad_output, window, groups=1):
+    """What the oracles make of one convolution: (y, grad_x, grad_weight); the same numbers are computed once."""
+    key = window, groups, *((array.shape, array.dtype, array.tobytes()) for array in (x, weight, grad_output))
+    if key not in _convolved:
+        size, *rest = _spread(window)
+        _convolved[key] = (
+            oracles.conv_forward(x, weight, *rest, groups),
+            oracles.conv_grad_input(grad_output, weight, x.shape, *rest, groups),
+            oracles.conv_grad_weight(grad_output, x, size, *rest, groups),
+        )
+    return _convolved[key]
 
 
 # ---- normalization

@@ -3,6 +3,7 @@
 Files are added to a copy of the package, in a process of its own: the registry looks at the disk once.
 """
 
+import compileall
 import contextlib
 import os
 import re
@@ -105,10 +106,19 @@ def test_what_is_no_array_has_no_device():
 # ---- what a file becomes
 
 
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    return Copy(tmp_path_factory.mktemp("copy"))
+
+
 @pytest.fixture
-def package(tmp_path):
-    """A copy of the package on which ``python(code)`` runs, after ``add(path, source)`` has put files there."""
-    return Copy(tmp_path)
+def package(copy):
+    """A copy of the package on which ``python(code)`` runs, after ``add(path, source)`` has put files there.
+
+    What it has compiled stays for the next test: cold caches are not the subject here.
+    """
+    yield copy
+    copy.take_away()
 
 
 class Copy:
@@ -116,11 +126,20 @@ class Copy:
         self.folder = folder
         source = Path(minires_kernels.__file__).parent
         shutil.copytree(source, folder / "minires_kernels", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        compileall.compile_dir(folder, quiet=1)
+        self.found = set(folder.rglob("*.py"))
 
     def add(self, path, source):
         file = self.folder / "minires_kernels" / path
         file.parent.mkdir(exist_ok=True)
         file.write_text(textwrap.dedent(source))
+
+    def take_away(self):
+        """What has been added."""
+        for file in set(self.folder.rglob("*.py")) - self.found:
+            file.unlink()
+            if not any(file.parent.iterdir()):
+                file.parent.rmdir()
 
     def python(self, code):
         """What ``code`` prints, line by line."""

@@ -13,40 +13,49 @@ FILES = {"log.csv", "skip-gradients.txt", "table.txt", "training-error.png"}
 
 
 @pytest.fixture(scope="module")
-def two_runs(tmp_path_factory):
-    """The same short demonstration twice, with nets of 8 layers: (folder, results) of each."""
+def run(all_threads):
+    """``run(folder)``: the results of a short demonstration with nets of 8 layers."""
     pytest.importorskip("matplotlib", reason="the demonstration draws a plot")
-    runs = []
-    for name in ("first", "second"):
-        folder = tmp_path_factory.mktemp("demo") / name
-        runs.append((folder, demo.run_demo(folder, epochs=2, nets=("plain8", "resnet8", "preact_resnet8"))))
-    return runs
+
+    def run(folder):
+        with all_threads():
+            return demo.run_demo(folder, epochs=2, nets=("plain8", "resnet8", "preact_resnet8"))
+
+    return run
 
 
-def test_two_runs_give_the_same_figures_bit_for_bit(two_runs):
-    (one, first), (other, second) = two_runs
+@pytest.fixture(scope="module")
+def one_run(run, tmp_path_factory):
+    """(folder, results) of a run that is only looked at."""
+    folder = tmp_path_factory.mktemp("demo") / "run"
+    return folder, run(folder)
+
+
+def test_two_runs_give_the_same_figures_bit_for_bit(run, one_run, tmp_path):
+    (one, first), other = one_run, tmp_path / "other"
+    second = run(other)
     for name in FILES - {"table.txt"}:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
     for a, b in zip(first, second, strict=True):
         assert {**vars(a), "seconds": 0} == {**vars(b), "seconds": 0}
 
 
-def test_every_file_is_written(two_runs):
-    folder, _ = two_runs[0]
+def test_every_file_is_written(one_run):
+    folder, _ = one_run
     assert {path.name for path in folder.iterdir()} == FILES
     assert (folder / "training-error.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_log_holds_each_epoch_of_each_net(two_runs):
-    folder, results = two_runs[0]
+def test_the_log_holds_each_epoch_of_each_net(one_run):
+    folder, results = one_run
     with (folder / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["net"], row["epoch"]) for row in rows] == [(r.net, str(epoch)) for r in results for epoch in (1, 2)]
     assert [float(row["train_error"]) for row in rows[1::2]] == [r.train_error for r in results]
 
 
-def test_the_table_has_a_row_for_each_net(two_runs):
-    folder, results = two_runs[0]
+def test_the_table_has_a_row_for_each_net(one_run):
+    folder, results = one_run
     header, *rows = (folder / "table.txt").read_text().splitlines()
     for column in ("depth", "kind", "parameters", "train error", "test error", "first block", "last block", "seconds"):
         assert column in header
@@ -56,8 +65,8 @@ def test_the_table_has_a_row_for_each_net(two_runs):
             assert cell in row
 
 
-def test_the_skip_table_has_a_line_for_each_residual_block(two_runs):
-    text = (two_runs[0][0] / "skip-gradients.txt").read_text()
+def test_the_skip_table_has_a_line_for_each_residual_block(one_run):
+    text = (one_run[0] / "skip-gradients.txt").read_text()
     for net in ("resnet8", "preact_resnet8"):
         assert f"{net} after training" in text
     for block in ("layer1.0", "layer2.0", "layer3.0"):
