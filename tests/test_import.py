@@ -43,6 +43,24 @@ def test_import_minires_loads_no_implementation_of_a_kernel():
     assert "minires_kernels.simd" not in kernels
 
 
+def test_import_minires_leaves_what_training_does_not_need_until_it_is_asked_for():
+    modules = loaded_by_importing("minires")
+    assert not any(name.startswith(("minires.checking", "minires.inspection")) for name in modules)
+    code = """
+import minires
+assert {"gradcheck", "record", "checking", "inspection"} <= set(dir(minires))
+assert minires.checking.gradcheck is minires.gradcheck
+assert minires.inspection.record is minires.record
+assert callable(minires.checking.blame)
+try:
+    minires.blame
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "module 'minires' has no attribute 'blame'\n"
+
+
 def test_the_kernels_are_importable_without_the_engine():
     modules = loaded_by_importing("minires_kernels")
     assert foreign(modules) == set()
