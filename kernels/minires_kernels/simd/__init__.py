@@ -35,13 +35,14 @@ dtype first: nothing widens. A product that feeds a sum may be contracted to one
 one-dimensional and contiguous, indices count elements, and nothing checks them.
 
 Read on in ``kinds`` (the compile-time constants and the width), ``emit`` (the types, and the LLVM code of the parts),
-``vectors`` and ``tiles`` (the operations).
+``vectors`` and ``tiles`` (the operations), ``calls`` (kernels called by their address) and ``threads``.
 """
 
 from __future__ import annotations
 
-from minires_kernels.simd.calls import address, call, for_each, in_parallel
+from minires_kernels.simd.calls import address, call
 from minires_kernels.simd.kinds import Kind, Matrix, Tile, Vector, registers, vector
+from minires_kernels.simd.threads import for_each, in_parallel
 from minires_kernels.simd.tiles import (
     tile_add,
     tile_correlate,

@@ -1,0 +1,145 @@
+"""Sharing the pieces of a kernel's work out among Numba's threads: ``for_each``, and ``in_parallel`` for programs.
+
+``prange`` does that as well, and is what to write first. But Numba makes a function of its own of a prange's body and
+takes it through the whole compiler, together with all that it calls: a third of the time that a first training step
+took. The pieces of our kernels are functions already, so all that is left to do is to call them: what a prange
+becomes in the end, a call of Numba's ``numba_parallel_for``, is written here by hand.
+
+- A thread gets a run of neighbouring pieces, as from a prange: part t of T gets those from t count / T on.
+- The arguments lie in one record on the stack, from which each thread loads them once.
+- Arrays go without their count of references. Threads that count wait for each other: measured, a kernel whose pieces
+  call functions took six times as long. They can't vanish meanwhile, for the caller holds them.
+- What a piece raises is kept in the record, and raised where the loop was, when all threads are done.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.callconv import errcode_t, excinfo_ptr_t
+from numba.core.errors import TypingError
+from numba.core.typing import signature
+from numba.extending import intrinsic
+
+from minires_kernels.jit import njit
+from minires_kernels.simd.calls import call
+
+INTP = ir.IntType(types.intp.bitwidth)
+BYTES = ir.IntType(8).as_pointer()
+
+
+@intrinsic
+def for_each(typing: Any, function: Any, count: Any, arguments: Any) -> Any:
+    """``for_each(function, count, (argument, ...))``: function(argument, ..., i) for each i below count, in threads.
+
+    The function must be compiled, and return nothing. What it raises is raised here, when all threads are done.
+    Whoever calls this must be compiled with ``njit(threaded=True)``.
+    """
+    if not isinstance(function, types.Dispatcher) or not isinstance(arguments, types.BaseTuple):
+        raise TypingError(f"simd.for_each: expected a compiled function, a count and a tuple, got {function}, {count}, "
+                          f"{arguments}")  # fmt: skip
+    inner = function.get_call_type(typing, (*arguments, types.intp), {})
+    if inner.return_type != types.none:
+        raise TypingError(f"simd.for_each: the function must return nothing, but returns {inner.return_type}")
+
+    def emit(context: Any, builder: Any, call_signature: Any, values: Any) -> Any:
+        compiled = function.dispatcher.get_compile_result(inner)
+        context.active_code_library.add_linking_library(compiled.library)
+        total = context.cast(builder, values[1], call_signature.args[1], types.intp)
+        threads = builder.call(_external(builder, INTP, [], "get_num_threads"), [])
+        parts = builder.select(builder.icmp_signed("<", total, threads), total, threads)
+        parts = builder.select(builder.icmp_signed("<", parts, INTP(1)), INTP(1), parts)
+        # What the threads share: (parts, total, how one has failed, its exception, the arguments).
+        fine = errcode_t(0), ir.Constant(excinfo_ptr_t, None)
+        items = cgutils.unpack_tuple(builder, values[2])
+        borrowed = (_borrowed(context, builder, *pair) for pair in zip(arguments, items, strict=True))
+        shared = [parts, total, *fine, *borrowed]
+        record = cgutils.alloca_once(builder, ir.LiteralStructType([value.type for value in shared]))
+        for k, value in enumerate(shared):
+            builder.store(value, cgutils.gep_inbounds(builder, record, 0, k))
+        run = _runner(context, builder.module, compiled, inner, record.type)
+        # Numba's threads call run((part, record), (how many parts, ), ...), part by part or several in one go.
+        places = cgutils.alloca_once(builder, BYTES, size=2)
+        lengths, steps = cgutils.alloca_once(builder, INTP), cgutils.alloca_once(builder, INTP, size=2)
+        builder.store(ir.Constant(BYTES, None), places)
+        builder.store(builder.bitcast(record, BYTES), cgutils.gep(builder, places, 1))
+        builder.store(parts, lengths)
+        builder.store(INTP(1), steps)
+        builder.store(INTP(0), cgutils.gep(builder, steps, 1))
+        with builder.if_else(builder.icmp_signed(">", parts, INTP(1))) as (several, alone):
+            with several:
+                python = context.get_python_api(builder)
+                lock = python.gil_ensure()
+                state = python.save_thread()  # other threads of Python may go on meanwhile
+                parallel_for = _external(builder, ir.VoidType(), [BYTES] * 5 + [INTP] * 3, "numba_parallel_for")
+                operands = [builder.bitcast(each, BYTES) for each in (run, places, lengths, steps)]
+                builder.call(parallel_for, [*operands, ir.Constant(BYTES, None), INTP(0), INTP(2), parts])
+                python.restore_thread(state)
+                python.gil_release(lock)
+            with alone:
+                builder.call(run, [places, lengths, steps, ir.Constant(BYTES, None)])
+        failure = (builder.load(cgutils.gep_inbounds(builder, record, 0, k)) for k in (2, 3))
+        status = context.call_conv._get_return_status(builder, *failure)
+        with cgutils.if_unlikely(builder, status.is_error):
+            context.call_conv.return_status_propagate(builder, status)
+        return context.get_dummy_value()
+
+    return signature(types.void, function, count, arguments), emit
+
+
+def _external(builder: Any, result: Any, arguments: Any, name: str) -> Any:
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """An array without its count of references; anything else as it is."""
+    if not isinstance(kind, types.Array):
+        return value
+    array = context.make_array(kind)(context, builder, value)
+    array.meminfo, array.parent = (ir.Constant(member.type, None) for member in (array.meminfo, array.parent))
+    return array._getvalue()
+
+
+def _runner(context: Any, module: Any, compiled: Any, inner: Any, record_type: Any) -> Any:
+    """A function for Numba's threads: the numbers of ``lengths[0]`` parts, beginning with part ``places[0]``."""
+    kind = ir.FunctionType(ir.VoidType(), [BYTES.as_pointer(), INTP.as_pointer(), INTP.as_pointer(), BYTES])
+    run = ir.Function(module, kind, name=module.get_unique_name("for_each.run"))
+    run.linkage = "internal"
+    builder = ir.IRBuilder(run.append_basic_block("entry"))
+    places, lengths, _, _ = run.args
+    record = builder.bitcast(builder.load(cgutils.gep(builder, places, 1)), record_type)
+    parts, total, _, _, *arguments = (
+        builder.load(cgutils.gep_inbounds(builder, record, 0, k)) for k in range(len(record_type.pointee.elements))
+    )
+    part = builder.ptrtoint(builder.load(places), INTP)
+    start = builder.sdiv(builder.mul(part, total), parts)
+    beyond = builder.sdiv(builder.mul(builder.add(part, builder.load(lengths)), total), parts)
+    function = context.declare_function(module, compiled.fndesc)
+    with cgutils.for_range_slice(builder, start, beyond, INTP(1), INTP) as (number, _):
+        status, _ = context.call_conv.call_function(
+            builder, function, inner.return_type, inner.args, [*arguments, number]
+        )
+        with cgutils.if_unlikely(builder, status.is_error):
+            builder.store(status.excinfoptr, cgutils.gep_inbounds(builder, record, 0, 3))
+            builder.store(status.code, cgutils.gep_inbounds(builder, record, 0, 2))
+    builder.ret_void()
+    return run
+
+
+@njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def run_part(
+    program: int, parts: int, scan: Any, phases: Any, first: Any, second: Any, third: Any, fourth: Any, part: int
+) -> None:
+    """Part ``part`` of ``in_parallel``."""
+    call(program, (part, parts, scan, phases, first, second, third, fourth))
+
+
+@njit(threaded=True, error_model="numpy", no_cfunc_wrapper=True)
+def in_parallel(
+    program: int, parts: int, scan: Any, phases: Any, first: Any, second: Any, third: Any, fourth: Any
+) -> None:
+    """Runs ``program(kind, part, parts, scan, phases, four arrays)`` for each part, one to a thread."""
+    for_each(run_part, parts, (program, parts, scan, phases, first, second, third, fourth))
