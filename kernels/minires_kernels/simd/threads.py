@@ -1,7 +1,7 @@
 """Sharing the pieces of a kernel's work out among Numba's threads: ``for_each``, and ``in_parallel`` for programs.
 
 ``prange`` does that as well, and is what to write first. But Numba makes a function of its own of a prange's body and
-takes it through the whole compiler, together with all that it calls: a third of the time that a first training step
+takes it through the whole compiler, together with all that it calls: up to a fifth of the time that a first step
 took. The pieces of our kernels are functions already, so all that is left to do is to call them: what a prange
 becomes in the end, a call of Numba's ``numba_parallel_for``, is written here by hand.
 
