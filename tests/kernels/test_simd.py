@@ -4,14 +4,12 @@ import os
 import subprocess
 import sys
 
-import numba
 import numpy as np
 import pytest
-from numba import njit, prange
+from numba import njit
 from numba.core.errors import TypingError
 
 from minires_kernels import simd
-from minires_kernels.jit import njit as kept_njit
 from minires_kernels.simd import kinds
 
 WIDTHS = (64, 32, 16, 1)
@@ -173,19 +171,6 @@ def test_sandwich_transforms_both_sides(kind, rng, rows):
     np.testing.assert_allclose(y, np.einsum("ai,ijk,bj->abk", matrix, x, matrix), rtol=1e-4, atol=1e-4)
 
 
-@njit(parallel=True)
-def in_threads(kind, x, y):
-    for part in prange(x.size // kind.lanes):
-        simd.store(2 * simd.load(kind, x, part * kind.lanes), y, part * kind.lanes)
-
-
-def test_constants_pass_into_threads(kind, rng):
-    x = rng.standard_normal(4 * kind.lanes).astype(kind.dtype)
-    y = np.empty_like(x)
-    in_threads(kind, x, y)
-    np.testing.assert_array_equal(y, 2 * x)
-
-
 def test_vector_takes_no_more_lanes_than_asked(monkeypatch):
     monkeypatch.setattr(kinds, "REGISTER_BYTES", 64)
     assert [simd.vector("float32", most).lanes for most in (None, 1, 2, 3, 5, 16, 100)] == [16, 1, 2, 4, 8, 16, 16]
@@ -319,11 +304,6 @@ def by_address(pointer, numbers, y):
     simd.call(pointer, (numbers, y))
 
 
-@njit
-def share(kind, part, parts, scan, phases, first, second, third, fourth):
-    first[part] = kind.lanes * parts + scan[0]
-
-
 def test_a_function_is_called_by_its_address(kind):
     numbers, y = np.zeros(1, np.int64), np.zeros(kind.lanes, kind.dtype)
     pointer = simd.address(added, kind, numbers, y)
@@ -332,65 +312,6 @@ def test_a_function_is_called_by_its_address(kind):
     by_address(pointer, numbers, y)
     assert numbers[0] == 2 * kind.lanes
     assert (y == 2).all()
-
-
-def test_in_parallel_runs_every_part_once(kind):
-    scan, x = np.full(1, 3), np.zeros(5, kind.dtype)
-    program = simd.address(share, kind, 0, 0, scan, scan, x, x, x, x)
-    simd.in_parallel(program, 5, scan, scan, x, x, x, x)
-    assert (x == kind.lanes * 5 + 3).all()
-
-
-@kept_njit(cache=False)
-def add_number(x, forbidden, i):
-    if i == forbidden:
-        raise ValueError("not this number")
-    x[i] += i + 1
-
-
-@kept_njit(cache=False, threaded=True)
-def add_numbers(x, forbidden):
-    simd.for_each(add_number, x.size, (x, forbidden))
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 1000])
-def test_for_each_meets_every_number_once(threads, count):
-    x, before = np.zeros(count), numba.get_num_threads()
-    numba.set_num_threads(min(threads, before))
-    try:
-        add_numbers(x, -1)
-    finally:
-        numba.set_num_threads(before)
-    np.testing.assert_array_equal(x, np.arange(1, count + 1))
-
-
-@pytest.mark.parametrize("forbidden", [0, 63, 99])
-def test_what_a_thread_raises_is_raised_when_all_are_done(forbidden):
-    x = np.zeros(100)
-    with pytest.raises(ValueError, match="not this number"):
-        add_numbers(x, forbidden)
-    x[forbidden] = forbidden + 1  # the others, also those of the same thread, have been met
-    np.testing.assert_array_equal(x, np.arange(1, 101))
-
-
-@kept_njit(cache=False)
-def return_number(i):
-    return i
-
-
-@njit
-def for_each_of_the_wrong_kind(function, arguments):
-    simd.for_each(function, 3, arguments)
-
-
-def test_for_each_wants_a_compiled_function_that_returns_nothing_and_a_tuple():
-    with pytest.raises(TypingError, match="must return nothing, but returns int64"):
-        for_each_of_the_wrong_kind(return_number, ())
-    with pytest.raises(TypingError, match="expected a compiled function, a count and a tuple"):
-        for_each_of_the_wrong_kind(3, ())
-    with pytest.raises(TypingError, match="expected a compiled function, a count and a tuple"):
-        for_each_of_the_wrong_kind(return_number, 3)
 
 
 @njit
