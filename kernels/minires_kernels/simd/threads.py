@@ -1,9 +1,9 @@
 """Sharing the pieces of a kernel's work out among Numba's threads: ``for_each``, and ``in_parallel`` for programs.
 
 ``prange`` does that as well, and is what to write first. But Numba makes a function of its own of a prange's body and
-takes it through the whole compiler, together with all that it calls: up to a fifth of the time that a first step
-took. The pieces of our kernels are functions already, so all that is left to do is to call them: what a prange
-becomes in the end, a call of Numba's ``numba_parallel_for``, is written here by hand.
+takes it through the whole compiler, together with all that it calls: up to a fifth of the time that a first step took.
+The pieces of our kernels are functions already, so all that is left to do is to call them: what a prange becomes in the
+end, a call of Numba's ``numba_parallel_for``, is written here by hand.
 
 - A thread gets a run of neighbouring pieces, as from a prange: part t of T gets those from t count / T on.
 - The arguments lie in one record on the stack, from which each thread loads them once.
@@ -81,6 +81,7 @@ def for_each(typing: Any, function: Any, count: Any, arguments: Any) -> Any:
                 python.gil_release(lock)
             with alone:
                 builder.call(run, [places, lengths, steps, ir.Constant(BYTES, None)])
+        # Numba offers no public way to hand on a status that has lain in memory.
         failure = (builder.load(cgutils.gep_inbounds(builder, record, 0, k)) for k in (2, 3))
         status = context.call_conv._get_return_status(builder, *failure)
         with cgutils.if_unlikely(builder, status.is_error):
