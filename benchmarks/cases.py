@@ -7,7 +7,7 @@ same call in PyTorch on the same numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ class Case:
 
     ``cost`` is (floating-point operations, bytes). ``peer(torch, *arguments)`` returns a function without arguments
     that does the same in PyTorch (channels-last) and returns an array or a tuple, or None where there is no such thing.
+    ``products``: multiplications of an implementation over those that ``cost`` counts, where it does fewer. They are
+    what the roofline bounds.
     """
 
     family: str
@@ -32,6 +34,7 @@ class Case:
     inputs: Callable[[Rng], tuple[Any, ...]]
     cost: tuple[int, int]
     peer: Callable[..., Callable[[], Any]] | None = None
+    products: dict[str, float] = field(default_factory=dict)
 
 
 def images(rng: Rng, *shape: int) -> np.ndarray[Any, Any]:
@@ -55,6 +58,11 @@ class Layer:
     def window(self) -> Window:
         """Padded so that stride 1 keeps the size."""
         return Window.of(self.size, stride=self.stride, padding=self.size // 2)
+
+    @property
+    def products(self) -> dict[str, float]:
+        """Multiplications of Winograd's algorithms over those of the direct sum, for 3x3 windows."""
+        return {"winograd2_cpu": 25 / 36} if self.stride == 2 else {"winograd2_cpu": 16 / 36, "winograd4_cpu": 36 / 144}
 
     def __str__(self) -> str:
         stride = f"/{self.stride}" if self.stride > 1 else ""
@@ -99,10 +107,10 @@ def convolution_cases() -> Iterator[Case]:
         def grad_weight(rng: Rng, x: Any = x_shape, y: Any = y_shape, window: Window = window) -> tuple[Any, ...]:
             return images(rng, *y), images(rng, *x), window, 1
 
-        yield Case("convolution", "forward", str(layer), forward, cost, _torch_forward)
+        yield Case("convolution", "forward", str(layer), forward, cost, _torch_forward, layer.products)
         if C > 3:  # nobody needs the gradient of the images
-            yield Case("convolution", "grad_input", str(layer), grad_input, cost, _torch_grad_input)
-        yield Case("convolution", "grad_weight", str(layer), grad_weight, cost, _torch_grad_weight)
+            yield Case("convolution", "grad_input", str(layer), grad_input, cost, _torch_grad_input, layer.products)
+        yield Case("convolution", "grad_weight", str(layer), grad_weight, cost, _torch_grad_weight, layer.products)
 
 
 def _torch_forward(torch: Any, x: Any, weight: Any, window: Window, groups: int) -> Callable[[], Any]:

@@ -33,8 +33,6 @@ PEER = "torch channels-last"
 ALONE = ("reference", "im2col")
 """NumPy's BLAS leaves threads behind that spin for some 25 ms after each product, where the next candidate wants to run
 (measured: everybody else becomes three times slower): who uses it is timed by itself, when the others are done."""
-PRODUCTS = {"winograd2_cpu": 16 / 36, "winograd4_cpu": 36 / 144}
-"""Multiplications of an algorithm over those of the direct sum, which the contracts count: what the roofline bounds."""
 
 
 def main() -> None:
@@ -151,7 +149,7 @@ def _share(case: Case, name: str, peaks: roofline.Roofline, times: Times) -> flo
     # Data that stays in the last-level cache, even in part from one pass to the next, isn't bound by memory: only what
     # exceeds the largest such caches counts against bandwidth.
     beyond_cache = moved if moved > 128_000_000 else 0
-    performed = PRODUCTS.get(name, 1.0) * operations
+    performed = case.products.get(name, 1.0) * operations
     return peaks.share(performed, beyond_cache, min(times.seconds), f"{case.kernel} {case.name} {name}")
 
 

@@ -17,6 +17,7 @@ N C H W + O K + N O L numbers moved. Fast algorithms (Winograd) do fewer operati
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 from minires_kernels.arrays import Array
@@ -30,7 +31,8 @@ KERNELS = ("forward", "grad_input", "grad_weight")
 def forward(x: Array, weight: Array, window: Window, groups: int = 1) -> Array:
     """``weight`` (O, C/G, KH, KW) slid over ``x`` (N, C, H, W): (N, O, OH, OW)."""
     OH, OW = window.output_size(x.shape[2], x.shape[3], op="convolution")
-    first = first_choice(x.dtype, x.shape[1], weight.shape[0], x.shape[0] * OH * OW, window, groups, forward=True)
+    channels = x.shape[1], weight.shape[0]
+    first = first_choice("forward", x.dtype, channels, (x.shape[0], OH, OW), window, groups)
     return select(FAMILY, "forward", x, weight, window, groups, first=first)(x, weight, window, groups)
 
 
@@ -39,7 +41,7 @@ def grad_input(
 ) -> Array:
     """The gradient with respect to x, of ``x_shape`` (N, C, H, W), for ``grad_output`` (N, O, OH, OW)."""
     N, O, OH, OW = grad_output.shape
-    first = first_choice(grad_output.dtype, x_shape[1], O, N * OH * OW, window, groups)
+    first = first_choice("grad_input", grad_output.dtype, (x_shape[1], O), (N, OH, OW), window, groups)
     kernel = select(FAMILY, "grad_input", grad_output, weight, x_shape, window, groups, first=first)
     return kernel(grad_output, weight, x_shape, window, groups)
 
@@ -47,40 +49,57 @@ def grad_input(
 def grad_weight(grad_output: Array, x: Array, window: Window, groups: int = 1) -> Array:
     """The gradient with respect to the weight, (O, C/G, KH, KW), for ``grad_output`` (N, O, OH, OW)."""
     N, O, OH, OW = grad_output.shape
-    first = first_choice(x.dtype, x.shape[1], O, N * OH * OW, window, groups)
+    first = first_choice("grad_weight", x.dtype, (x.shape[1], O), (N, OH, OW), window, groups)
     return select(FAMILY, "grad_weight", grad_output, x, window, groups, first=first)(grad_output, x, window, groups)
 
 
 def first_choice(
-    dtype: Any, C: int, O: int, pixels: int, window: Window, groups: int, *, forward: bool = False
+    kernel: str, dtype: Any, channels: tuple[int, int], output: tuple[int, int, int], window: Window, groups: int
 ) -> str | None:
-    """The algorithm to try first on a CPU, or None: the usual order of preference. ``pixels`` is N OH OW.
+    """The algorithm to try first on a CPU, or None: the usual order of preference.
 
-    A 3x3 convolution of stride 1 goes to Winograd's F(4x4, 3x3), which does 36 products where the direct sum does 144,
-    unless there are too few pixels or channels to pay for the transforms. Time of the direct sum over time of
-    F(4x4, 3x3), two threads, AVX2 (forward, grad_input, grad_weight):
+    ``channels``: in and out; ``output``: N, OH and OW. Winograd's algorithms do fewer products than the direct sum, for
+    3x3 windows, unless there are too few pixels or channels to pay for the transforms: 36 where that does 144 for
+    4 x 4 outputs, F(4x4); 16 where that does 36 for 2 x 2, F(2x2); and 25 of 36 for 2 x 2 outputs of stride 2. Time of
+    the direct sum over time of F(4x4), or of F(2x2) with stride 2, two threads, AVX2 (forward, grad_input,
+    grad_weight):
 
-    ========  =====  ================  =================
-    channels  H = W  few pixels        many
-    ========  =====  ================  =================
-    16        32     *256: 0.9 1.0 0.9   131072: 1.6 1.5 1.7
-    64        8       128: 1.4 1.4 1.2     8192: 2.6 2.7 3.3
-    256       14      196: 1.7 1.8 1.9      392: 1.6 1.8 2.2
-    512       7        98: 1.7 1.8 1.8      392: 1.9 2.0 2.9
-    ========  =====  ================  =================
+    ==========  =====  ====================  ====================
+    channels    H = W  few pixels            many
+    ==========  =====  ====================  ====================
+    16          32     *256: 0.9  1.0  0.9   131072: 1.6 1.5 1.7
+    64          8      128: 1.4  1.4  1.2    8192: 2.6 2.7 3.3
+    256         14     196: 1.7  1.8  1.9    392: 1.6 1.8 2.2
+    512         7      98: 1.7  1.8  1.8     392: 1.9 2.0 2.9
+    16, 32 /2   32     2048: 1.0  1.0  1.2   32768: 0.9 1.0 1.2
+    32, 64 /2   16     512: 1.1  1.1  1.2    8192: 1.1 1.1 1.2
+    64, 128 /2  56     784: 1.2  1.1  1.2    6272: 1.1 1.2 1.3
+    128, 256 /2 28     196: 1.1  1.1  1.2    6272: 1.4 1.3 1.3
+    256, 512 /2 14     392: 0.9  0.8  1.1    3136: 0.7 0.9 1.0
+    ==========  =====  ====================  ====================
 
-    (* one image of 16 x 16.) float64 is for checking gradients, so it stays with the plain sum. Fewer than 16 channels
-    leave the transforms without enough products to pay for them.
+    (* one image of 16 x 16.) The last line has outputs of 7 x 7, a third of whose tiles stick out. Where tiles of
+    4 x 4 do so and tiles of 2 x 2 don't, with outputs of 14 x 14, F(2x2) is about as fast in forward and grad_input
+    (0.9 to 1.2, by the batch) and rounds a third as much. float64 is for checking gradients, so it stays with the plain
+    sum. Fewer than 16 channels leave the transforms without enough products to pay for them.
 
-    ``forward`` with fewer than 32 channels goes to F(2x2, 3x3), which rounds a third as much. What a forward pass
-    rounds decides which ReLUs pass a gradient, and layers of few channels and many pixels have most of these. On
-    ResNet-20 and ResNet-56 this halves the error of the whole gradient, to that of PyTorch, and a step takes 2 %
-    longer (F(2x2) in all forward passes: 5 % longer, and no better on ResNet-56).
+    ``forward`` of stride 1 with fewer than 32 channels goes to F(2x2). What a forward pass rounds decides which ReLUs
+    pass a gradient, and layers of few channels and many pixels have most of these. On ResNet-20 and ResNet-56 this
+    halves the error of the whole gradient, to that of PyTorch, and a step takes 2 % longer (F(2x2) in all forward
+    passes: 5 % longer, and no better on ResNet-56).
     """
-    winograd = window == Window((3, 3), padding=window.padding) and dtype == "float32" and groups == 1
-    if not winograd or min(C, O) < 16 or pixels < max(96, 8192 // min(C, O)):
+    (N, OH, OW), fewest, stride = output, min(channels), window.stride
+    winograd = window == Window((3, 3), stride, window.padding) and dtype == "float32" and groups == 1
+    pixels = N * OH * OW
+    if not winograd or fewest < 16 or pixels < max(96, 8192 // fewest):
         return None
-    return "winograd2_cpu" if forward and min(C, O) < 32 else "winograd4_cpu"
+    twos, fours = (ceil(OH / m) * ceil(OW / m) for m in (2, 4))
+    if stride == (2, 2) and (fewest >= 32 or kernel == "grad_weight"):
+        return "winograd2_cpu" if 25 * twos <= 0.8 * 9 * OH * OW else None
+    if stride == (1, 1):
+        exact, fours_stick_out = kernel == "forward" and fewest < 32, 16 * twos <= 1.4 * 36 * fours
+        return "winograd2_cpu" if exact or (fours_stick_out and kernel != "grad_weight") else "winograd4_cpu"
+    return None
 
 
 def cost(

@@ -15,12 +15,19 @@ import numpy as np
 from minires_kernels.arena import empty_channels_last, scratch
 from minires_kernels.arrays import Array
 from minires_kernels.convolution import _winograd_loops as loops
+from minires_kernels.convolution import _winograd_transforms as transforms
 from minires_kernels.convolution._geometry import PHASE, Record, Shape, best_tile, flat, integers, record
 from minires_kernels.convolution._winograd_algorithm import Algorithm
 from minires_kernels.convolution._winograd_loops import FILTERS
 from minires_kernels.flat import pixels
 from minires_kernels.simd import Tile, address, in_parallel, kinds, vector
 from minires_kernels.window import Window
+
+FORWARD = {(2, 1): "F2", (4, 1): "F4", (2, 2): "F2 of stride 2"}
+"""The algorithm of forward and grad_weight for (m, stride)."""
+
+ADJOINT = FORWARD | {(2, 2): "F2 of stride 2, adjoint"}
+"""The algorithm of grad_input."""
 
 GRID = integers(
     # x (N, H, W, C) and y (N, OH, OW, O), zeros before x; tiles down and right, in all, and in a block
@@ -32,7 +39,12 @@ GRID = integers(
     *("strip_O", "work"),
     # strides of the weight, and its first tap and the step to the next (grad_input turns filters round)
     *("weight_in", "weight_out", "first_tap", "next_tap"),
-    *("micro_kernel", "rows", "width", "blocks"),
+    # rows and columns of a patch, from one patch to the next, and of its outputs; positions; see ``Algorithm``
+    *("patch_size", "patch_step", "output_size", "positions", "longest_sum"),
+    *("rows", "width", "blocks"),
+    # addresses; those of transforms that the plan doesn't need are 0
+    *("micro_kernel", "pack_strip", "unpack_strip", "transform_patches", "transform_outputs", "transform_gradients"),
+    *("transform_filters", "transform_sums"),
 )
 
 
@@ -55,23 +67,42 @@ class Plan(NamedTuple):
     lanes: int  # the threads' buffers for the lanes of gradients of filters
 
 
-def _program(function: Any, algorithm: Algorithm) -> int:
-    x = np.empty(0, algorithm.vector.dtype)
-    return address(function, algorithm, 0, 0, np.empty(0, GRID), NO_PHASES, x, x, x, x)
+def _program(function: Any, dtype: str) -> int:
+    x = np.empty(0, dtype)
+    return address(function, vector(dtype), 0, 0, np.empty(0, GRID), NO_PHASES, x, x, x, x)
 
 
-def _grid(m: int, x_shape: Shape, O: int, padding: tuple[int, int], dtype: str, parts: int) -> dict[str, int]:
+def _transforms(algorithm: Algorithm, *names: str) -> dict[str, int]:
+    """The addresses of these transforms, and of the strips that all need."""
+    x, grids = np.empty(0, algorithm.vector.dtype), np.empty(0, GRID)
+    examples: dict[str, tuple[Any, ...]] = {
+        "transform_patches": (grids, x, 0, 0, x, 0, x, 0),
+        "transform_outputs": (grids, x, 0, 0, 0, x, x, 0, 0),
+        "transform_gradients": (grids, x, 0, 0, x, 0, x, 0),
+        "transform_filters": (grids, x, 0, 0, 0, x, 0),
+        "transform_sums": (grids, x, *[0] * 6, x, x, 0),
+    }
+    addresses = {name: address(getattr(transforms, name), algorithm, *examples[name]) for name in names}
+    pack = address(transforms.pack_strip, algorithm.vector, x, *[0] * 8, x, 0, 0)
+    unpack = address(transforms.unpack_strip, algorithm.vector, x, *[0] * 4, x, *[0] * 7)
+    return {**addresses, "pack_strip": pack, "unpack_strip": unpack}
+
+
+def _grid(algorithm: Algorithm, x_shape: Shape, y_shape: Shape, before: tuple[int, int], parts: int) -> dict[str, int]:
+    """``before``: rows and columns of zeros before x."""
     N, C, H, W = x_shape
-    OH, OW = H + 2 * padding[0] - 2, W + 2 * padding[1] - 2
-    down, right = ceil(OH / m), ceil(OW / m)
-    tiles, positions = N * down * right, (m + 2) ** 2
-    bytes_per_tile = positions * (C + O) * np.dtype(dtype).itemsize
+    _, O, OH, OW = y_shape
+    down, right = ceil(OH / algorithm.output_size), ceil(OW / algorithm.output_size)
+    tiles, positions = N * down * right, algorithm.size**2
+    bytes_per_tile = positions * (C + O) * np.dtype(algorithm.vector.dtype).itemsize
     fewest, most = BLOCK_TILES
     block = max(fewest, min(most, kinds.CACHE_BYTES // 2 // bytes_per_tile // 8 * 8))
     block = min(block, ceil(tiles / parts))
     return {
-        **{"N": N, "H": H, "W": W, "C": C, "OH": OH, "OW": OW, "O": O, "top": padding[0], "left": padding[1]},
+        **{"N": N, "H": H, "W": W, "C": C, "OH": OH, "OW": OW, "O": O, "top": before[0], "left": before[1]},
         **{"down": down, "right": right, "tiles": tiles, "block": block},
+        **{"patch_size": algorithm.patch_size, "patch_step": algorithm.filtering.step, "positions": positions},
+        **{"output_size": algorithm.output_size},
     }
 
 
@@ -83,9 +114,9 @@ GAP = 16
 """Unused numbers between positions, and between tiles where there are many channels: a cache line."""
 
 
-def _layout(grid: dict[str, int], m: int, tile: Tile, lanes: int, filters_first: bool, gradient: bool) -> None:
+def _layout(grid: dict[str, int], algorithm: Algorithm, tile: Tile, filters_first: bool, gradient: bool) -> None:
     """What lies where. ``gradient``: M is E, the transformed gradients, and U the sums."""
-    positions = (m + 2) ** 2
+    positions, lanes = algorithm.size**2, algorithm.vector.lanes
     grid["C_padded"], grid["O_padded"] = _padded(grid["C"], lanes), _padded(grid["O"], tile.width)
     grid["rows"], grid["width"], grid["blocks"] = tile.rows, tile.width, grid["O_padded"] // tile.width
     V_tiles, M_tiles, strip_O = grid["block"], grid["block"], _padded(grid["O"], lanes)
@@ -101,53 +132,60 @@ def _layout(grid: dict[str, int], m: int, tile: Tile, lanes: int, filters_first:
     grid["U_step"], grid["strip_O"] = filters + GAP, strip_O
     for name in ("V", "M", "U"):
         grid[f"{name}_size"] = _padded(positions * grid[f"{name}_step"], 16)
-    columns = grid["right"] * m
-    strip = max((m + 2) * (columns + 2) * grid["C_padded"], m * columns * strip_O)
+    seen, made = algorithm.patch_size, algorithm.output_size
+    columns = (grid["right"] - 1) * algorithm.filtering.step + seen
+    strip = max(seen * columns * grid["C_padded"], made * grid["right"] * made * strip_O)
     beside = grid["V_size"] + grid["M_size"]
     if filters_first:
         beside = grid["U_size"] + (0 if gradient else grid["M_size"])
     grid["work"] = beside + _padded(strip, 16)
 
 
-def _filters_first(m: int, grid: dict[str, int], dtype: str) -> bool:
+def _filters_first(algorithm: Algorithm, grid: dict[str, int]) -> bool:
     """Whether the transformed filters would be larger than all transformed patches, and than the cache."""
-    size = (m + 2) ** 2 * grid["C"] * grid["O"] * np.dtype(dtype).itemsize
+    size = algorithm.size**2 * grid["C"] * grid["O"] * np.dtype(algorithm.vector.dtype).itemsize
     return grid["O"] > grid["tiles"] and size > kinds.CACHE_BYTES
 
 
 @lru_cache(maxsize=4096)
 def _plan_correlation(
-    m: int, x_shape: Shape, O: int, padding: tuple[int, int], turned: bool, dtype: str, parts: int,
+    name: str, x_shape: Shape, y_shape: Shape, before: tuple[int, int], turned: bool, dtype: str, parts: int,
     register_bytes: int,
 ) -> Plan:  # fmt: skip
     """Of forward, or of grad_input (filters ``turned`` round and transposed). ``register_bytes`` is for the key."""
-    grid, C = _grid(m, x_shape, O, padding, dtype, parts), x_shape[1]
-    algorithm, filters_first = Algorithm(vector(dtype), m), _filters_first(m, grid, dtype)
+    algorithm, C, O = Algorithm(vector(dtype), name), x_shape[1], y_shape[1]
+    grid = _grid(algorithm, x_shape, y_shape, before, parts)
+    filters_first = _filters_first(algorithm, grid)
     _, tile = best_tile(algorithm.vector, {grid["tiles"] if filters_first else grid["block"]}, O)
-    _layout(grid, m, tile, algorithm.vector.lanes, filters_first, gradient=False)
+    _layout(grid, algorithm, tile, filters_first, gradient=False)
     x = np.empty(0, dtype)
-    grid["micro_kernel"] = address(loops.products, tile, 0, x, *[0] * 4, x, 0, 0, 0, 0, x, 0, 0, 0, 0)
+    grid["micro_kernel"] = address(loops.products, tile, 0, x, *[0] * 4, x, *[0] * 5, x, *[0] * 4)
     if turned:
         grid |= {"weight_in": O * 9, "weight_out": 9, "first_tap": 8, "next_tap": -1}
     else:
         grid |= {"weight_in": 9, "weight_out": C * 9, "first_tap": 0, "next_tap": 1}
+    # What grad_input rounds decides no ReLU: it may sum up more channels in one go, which takes less time.
+    grid["longest_sum"] = min(algorithm.filtering.longest_sum * (2 if turned else 1), FILTERS)
+    grid |= _transforms(algorithm, "transform_patches", "transform_outputs", "transform_filters")
     steps = (loops.spread_patches, loops.correlate_filters) if filters_first else (
-        loops.transform_filters, loops.correlate)  # fmt: skip
+        loops.spread_filters, loops.correlate)  # fmt: skip
     shared = grid["V_size"] if filters_first else grid["U_size"]
     return _plan(grid, algorithm, steps, filters_first, shared, parts)
 
 
 @lru_cache(maxsize=4096)
 def _plan_grad_weight(
-    m: int, x_shape: Shape, O: int, padding: tuple[int, int], dtype: str, parts: int, register_bytes: int
+    name: str, x_shape: Shape, y_shape: Shape, before: tuple[int, int], dtype: str, parts: int, register_bytes: int
 ) -> Plan:
-    grid, C = _grid(m, x_shape, O, padding, dtype, parts), x_shape[1]
-    algorithm, filters_first = Algorithm(vector(dtype), m), _filters_first(m, grid, dtype)
+    algorithm, C, O = Algorithm(vector(dtype), name), x_shape[1], y_shape[1]
+    grid = _grid(algorithm, x_shape, y_shape, before, parts)
+    filters_first = _filters_first(algorithm, grid)
     _, tile = best_tile(algorithm.vector, {min(C, FILTERS) if filters_first else C}, O)
-    _layout(grid, m, tile, algorithm.vector.lanes, filters_first, gradient=True)
+    _layout(grid, algorithm, tile, filters_first, gradient=True)
     x = np.empty(0, dtype)
     grid["micro_kernel"] = address(loops.product_sums, tile, 0, x, *[0] * 4, x, 0, 0, 0, x, *[0] * 4)
     grid |= {"weight_in": 9, "weight_out": C * 9}
+    grid |= _transforms(algorithm, "transform_patches", "transform_gradients", "transform_sums")
     steps = (loops.spread_patches, loops.accumulate_filters) if filters_first else (
         loops.accumulate, loops.gather_filters)  # fmt: skip
     shared = grid["V_size"] + grid["M_size"] if filters_first else parts * grid["U_size"]
@@ -157,48 +195,52 @@ def _plan_grad_weight(
 def _plan(
     grid: dict[str, int], algorithm: Algorithm, steps: tuple[Any, Any], filters_first: bool, shared: int, parts: int
 ) -> Plan:
-    first, second = (_program(step, algorithm) for step in steps)
+    first, second = (_program(step, algorithm.vector.dtype) for step in steps)
     lanes = parts * 9 * algorithm.vector.lanes
     return Plan(record(GRID, grid), (first, second), filters_first, shared, parts * grid["work"], lanes)
 
 
-def covers(kernel: str, *arguments: Any) -> bool:
-    """3x3 windows of stride 1, dilation 1, padding 0 to 2, without groups."""
-    window, groups = arguments[-2:]
-    return bool(groups == 1 and window == Window((3, 3), padding=window.padding) and max(window.padding) <= 2)
+def covers(m: int, window: Window, groups: int) -> bool:
+    """3x3 windows without dilation and groups: of stride 1 with padding 0 to 2, or for m = 2 of stride 2, padding 1."""
+    stride, padding = window.stride, window.padding
+    if groups != 1 or window != Window((3, 3), stride, padding):
+        return False
+    return (stride == (1, 1) and max(padding) <= 2) or (m == 2 and stride == (2, 2) and padding == (1, 1))
 
 
-def _require(window: Window, groups: int) -> None:
-    if not covers("", window, groups):
+def _require(m: int, window: Window, groups: int) -> None:
+    if not covers(m, window, groups):
         raise ValueError(
-            f"convolution: Winograd's algorithm needs a 3x3 window of stride 1 and dilation 1, padding 0 to 2 and one "
-            f"group, got window {window} and groups = {groups}; call the family's function, which takes another one"
+            f"convolution: Winograd's F({m}x{m}, 3x3) needs a 3x3 window of dilation 1 and one group, of stride 1 with "
+            f"padding 0 to 2{' or of stride 2 with padding 1' if m == 2 else ''}, got window {window} and groups = "
+            f"{groups}; call the family's function, which takes another algorithm"
         )
 
 
 def forward(m: int, x: Array, weight: Array, window: Window, groups: int) -> Array:
     """The contract's forward by F(m x m, 3 x 3). ValueError for a window that ``covers`` refuses."""
-    _require(window, groups)
+    _require(m, window, groups)
     (N, _, H, W), O = x.shape, weight.shape[0]
     y = empty_channels_last((N, O, *window.output_size(H, W, op="convolution")), x.dtype)
     if y.size:
-        _correlate(m, x, weight, window.padding, False, y)
+        _correlate(FORWARD[m, window.stride[0]], x, weight, window.padding, False, y)
     return y
 
 
 def grad_input(m: int, grad_output: Array, weight: Array, x_shape: Shape, window: Window, groups: int) -> Array:
     """The contract's grad_input by F(m x m, 3 x 3). ValueError for a window that ``covers`` refuses."""
-    _require(window, groups)
+    _require(m, window, groups)
     grad_x = empty_channels_last(x_shape, grad_output.dtype)
     if grad_x.size:
-        PH, PW = window.padding
-        _correlate(m, grad_output, weight, (2 - PH, 2 - PW), True, grad_x)
+        stride, (PH, PW) = window.stride[0], window.padding
+        before = (2 - PH, 2 - PW) if stride == 1 else (0, 0)
+        _correlate(ADJOINT[m, stride], grad_output, weight, before, True, grad_x)
     return grad_x
 
 
-def _correlate(m: int, x: Array, weight: Array, padding: tuple[int, int], turned: bool, y: Array) -> None:
+def _correlate(name: str, x: Array, weight: Array, before: tuple[int, int], turned: bool, y: Array) -> None:
     parts, dtype = numba.get_num_threads(), y.dtype
-    plan = _plan_correlation(m, x.shape, y.shape[1], padding, turned, dtype.name, parts, kinds.REGISTER_BYTES)
+    plan = _plan_correlation(name, x.shape, y.shape, before, turned, dtype.name, parts, kinds.REGISTER_BYTES)
     shared, work = scratch("shared", plan.shared, dtype), scratch("patches", plan.work, dtype)
     first, second = plan.programs
     weight, source, y = flat(np.ascontiguousarray(weight)), pixels(x), pixels(y)
@@ -212,13 +254,16 @@ def _correlate(m: int, x: Array, weight: Array, padding: tuple[int, int], turned
 
 def grad_weight(m: int, grad_output: Array, x: Array, window: Window, groups: int) -> Array:
     """The contract's grad_weight by F(m x m, 3 x 3). ValueError for a window that ``covers`` refuses."""
-    _require(window, groups)
+    _require(m, window, groups)
     parts, dtype, O = numba.get_num_threads(), x.dtype, grad_output.shape[1]
     gradient = np.empty((O, x.shape[1], 3, 3), dtype)
     if x.size == 0 or grad_output.size == 0:
         gradient[...] = 0
     else:
-        plan = _plan_grad_weight(m, x.shape, O, window.padding, dtype.name, parts, kinds.REGISTER_BYTES)
+        plan = _plan_grad_weight(
+            FORWARD[m, window.stride[0]], x.shape, grad_output.shape, window.padding, dtype.name, parts,
+            kinds.REGISTER_BYTES,
+        )  # fmt: skip
         shared, work = scratch("shared", plan.shared, dtype), scratch("patches", plan.work, dtype)
         lanes, line = scratch("lanes", plan.lanes, dtype), gradient.reshape(-1)
         first, second = plan.programs

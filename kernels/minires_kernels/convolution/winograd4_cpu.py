@@ -1,7 +1,8 @@
 """Winograd's F(4x4, 3x3): 36 products where the direct sum does 144, for 3x3 windows of stride 1.
 
-The algorithm is in ``_winograd_algorithm``; its loops, and what lies where in memory, are in ``_winograd_loops``.
-``convolution.first_choice`` takes this file where it is the fastest, but for the forward passes of few channels.
+The algorithm is in ``_winograd_algorithm``; its transforms are in ``_winograd_transforms``, the loops around them in
+``_winograd_loops``. ``convolution.first_choice`` takes this file where it is the fastest, but for the forward passes of
+few channels.
 
 *Registers.* The transforms take a patch of 6 x 6 vectors of channels through two passes, columns and rows. That is
 more than there are registers (32 with AVX-512, 16 with AVX2): what has to wait does so on the stack, in the first-level
@@ -14,15 +15,17 @@ about nine tenths of that rate. With 512 channels, making the 36 / 9 times large
 
 *Error.* Intermediate numbers exceed the result by a small factor and are rounded each time. Against float64, relative
 to the largest output, the 3x3 layers of the papers' nets come to 6e-7 ... 1.2e-6 (forward, grad_input, grad_weight);
-the direct sum to 2e-7 ... 2.7e-6. Two measures keep it there: the points of ``_winograd_algorithm.INPUT``, and sums
-over channels in pieces of ``CHANNELS``. float64 never comes here unasked: a gradient check has no use for speed.
+the direct sum to 2e-7 ... 2.7e-6. Two measures keep it there: the points of ``_winograd_algorithm.FILTERINGS``, and
+sums over channels in pieces of 16, or of 32 in grad_input, whose rounding decides no ReLU. float64 never comes here
+unasked: a gradient check has no use for speed.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from minires_kernels.arrays import Array
 from minires_kernels.convolution import _winograd
-from minires_kernels.convolution._winograd import covers
 from minires_kernels.window import Window
 
 DEVICE = "cpu"
@@ -30,7 +33,10 @@ PREFERENCE = 5
 TOLERANCE = {"float32": 4e-6, "float64": 1e-12}
 """A few channels average the rounding of the transforms less than the layers above; float64 has digits to spare."""
 
-__all__ = ["covers", "forward", "grad_input", "grad_weight"]
+
+def covers(kernel: str, *arguments: Any) -> bool:
+    """3x3 windows of stride 1, dilation 1, padding 0 to 2, without groups."""
+    return _winograd.covers(4, *arguments[-2:])
 
 
 def forward(x: Array, weight: Array, window: Window, groups: int = 1) -> Array:

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from minires_kernels import Window, arena, convolution, load, using
-from minires_kernels.convolution import _winograd, _winograd_algorithm, first_choice
-from minires_kernels.simd import kinds
+from minires_kernels.convolution import _winograd, first_choice
+from minires_kernels.convolution._winograd_algorithm import FILTERINGS, Algorithm
+from minires_kernels.simd import kinds, vector
 from tests.kernels.cases import convolved
 from tests.kernels.test_contract import USUAL_TOLERANCE
 
 PLANS = (_winograd._plan_correlation, _winograd._plan_grad_weight)
-every_m = pytest.mark.parametrize("m", [2, 4])
+every_algorithm = pytest.mark.parametrize(("m", "stride"), [(2, 1), (4, 1), (2, 2)])
 
 
 @pytest.fixture
@@ -49,44 +50,52 @@ def assert_right(results, m, x, weight, grad_output, window):
         np.testing.assert_allclose(result, value, rtol=0, atol=limit * abs(value).max())
 
 
-def exact(rows):
-    return [[Fraction(number).limit_denominator(130) for number in row] for row in rows]
-
-
-@every_m
-def test_the_matrices_make_a_correlation_exactly(m):
+@pytest.mark.parametrize(
+    ("name", "sees"),
+    [
+        ("F2", lambda output, tap: output + tap),
+        ("F4", lambda output, tap: output + tap),
+        ("F2 of stride 2", lambda output, tap: 2 * output + tap),
+        # x[h] saw tap k of output (h + 1 - k) / 2, where that is a whole number; its filters come turned round
+        ("F2 of stride 2, adjoint", lambda output, tap: (output + 1 - (2 - tap)) / 2),
+    ],
+)
+def test_the_matrices_make_a_correlation_exactly(name, sees):
     """A^T [(G g) * (B^T d)] is linear in d and g, so unit vectors of both, in rationals, prove it for all."""
+    filtering = FILTERINGS[name]
     input_rows, filter_rows, output_rows = (
-        exact(table[m]) for table in (_winograd_algorithm.INPUT, _winograd_algorithm.FILTER, _winograd_algorithm.OUTPUT)
+        [[Fraction(number).limit_denominator(130) for number in row] for row in rows] for rows in filtering[:3]
     )
     for tap in range(3):
-        for pixel in range(m + 2):
-            products = [filter_rows[k][tap] * input_rows[k][pixel] for k in range(m + 2)]
+        for pixel in range(len(input_rows[0])):
+            products = [f[tap] * i[pixel] for f, i in zip(filter_rows, input_rows, strict=True)]
             outputs = [sum(a * p for a, p in zip(row, products, strict=True)) for row in output_rows]
-            assert outputs == [int(position + tap == pixel) for position in range(m)]
+            assert outputs == [int(sees(output, tap) == pixel) for output in range(len(output_rows))]
 
 
-@every_m
+@every_algorithm
 @pytest.mark.parametrize("register_bytes", [64, 32, 16, 1])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_width_gives_the_same_convolution(monkeypatch, rng, m, register_bytes, dtype):
+def test_every_width_gives_the_same_convolution(monkeypatch, rng, m, stride, register_bytes, dtype):
     monkeypatch.setattr(kinds, "REGISTER_BYTES", register_bytes)
-    window = Window.of(3, padding=(1, 0))
+    window = Window.of(3, stride=stride, padding=(1, 0) if stride == 1 else 1)
     x, weight, grad_output = arguments(rng, (2, 9, 7, 10), 17, window, dtype)
     assert_right(all_three(m, x, weight, grad_output, window), m, x, weight, grad_output, window)
 
 
-@every_m
-@pytest.mark.parametrize(("H", "W", "padding"), [(1, 1, 1), (3, 3, 0), (4, 8, 1), (5, 13, 2), (9, 2, (2, 1))])
-def test_tiles_stick_out_of_the_image_on_any_side(rng, m, H, W, padding):
-    window = Window.of(3, padding=padding)
+@every_algorithm
+@pytest.mark.parametrize(
+    ("H", "W", "padding"), [(1, 1, 1), (3, 3, 0), (4, 8, 1), (5, 13, 2), (9, 2, (2, 1)), (6, 7, 1)]
+)
+def test_tiles_stick_out_of_the_image_on_any_side(rng, m, stride, H, W, padding):
+    window = Window.of(3, stride=stride, padding=padding if stride == 1 else 1)
     x, weight, grad_output = arguments(rng, (2, 3, H, W), 5, window)
     assert_right(all_three(m, x, weight, grad_output, window), m, x, weight, grad_output, window)
 
 
-@every_m
-def test_blocks_of_tiles_change_no_result(monkeypatch, fresh_plans, rng, m):
-    window = Window.of(3, padding=1)
+@every_algorithm
+def test_blocks_of_tiles_change_no_result(monkeypatch, fresh_plans, rng, m, stride):
+    window = Window.of(3, stride=stride, padding=1)
     x, weight, grad_output = arguments(rng, (3, 16, 12, 12), 16, window)
     monkeypatch.setattr(_winograd, "BLOCK_TILES", (1000, 1000))
     whole = all_three(m, x, weight, grad_output, window)
@@ -100,11 +109,11 @@ def test_blocks_of_tiles_change_no_result(monkeypatch, fresh_plans, rng, m):
     np.testing.assert_allclose(cut[2], whole[2], rtol=0, atol=1e-5 * abs(whole[2]).max())
 
 
-@every_m
+@every_algorithm
 @pytest.mark.parametrize(("C", "O"), [(70, 33), (64, 16), (130, 24), (5, 7)])
-def test_filters_first_changes_no_output(monkeypatch, fresh_plans, rng, m, C, O):
+def test_filters_first_changes_no_output(monkeypatch, fresh_plans, rng, m, stride, C, O):
     """The schedule for few pixels and many channels, against that for many pixels, at shapes that suit neither."""
-    window = Window.of(3, padding=1)
+    window = Window.of(3, stride=stride, padding=1)
     x, weight, grad_output = arguments(rng, (2, C, 6, 7), O, window)
     results = {}
     for filters_first in (False, True):
@@ -119,7 +128,8 @@ def test_filters_first_changes_no_output(monkeypatch, fresh_plans, rng, m, C, O)
 
 def test_filters_come_first_where_they_are_larger_than_the_patches():
     def choice(N, C, O, side):
-        return _winograd._filters_first(4, _winograd._grid(4, (N, C, side, side), O, (1, 1), "float32", 2), "float32")
+        algorithm, x_shape, y_shape = Algorithm(vector("float32"), "F4"), (N, C, side, side), (N, O, side, side)
+        return _winograd._filters_first(algorithm, _winograd._grid(algorithm, x_shape, y_shape, (1, 1), 2))
 
     assert choice(8, 512, 512, 7)
     assert choice(1, 256, 256, 14)
@@ -128,9 +138,9 @@ def test_filters_come_first_where_they_are_larger_than_the_patches():
     assert not choice(1, 16, 16, 8)  # the filters fit into any cache
 
 
-@every_m
-def test_scratch_left_from_another_geometry_is_never_read(rng, m):
-    window = Window.of(3, padding=1)
+@every_algorithm
+def test_scratch_left_from_another_geometry_is_never_read(rng, m, stride):
+    window = Window.of(3, stride=stride, padding=1)
     geometries = [((2, 3, 9, 6), 5), ((1, 4, 4, 4), 17), ((3, 18, 6, 11), 3)]
     for x, weight, grad_output in [arguments(rng, *geometry, window) for geometry in geometries] * 2:
         for buffer in arena._buffers.by_role.values():
@@ -138,10 +148,10 @@ def test_scratch_left_from_another_geometry_is_never_read(rng, m):
         assert_right(all_three(m, x, weight, grad_output, window), m, x, weight, grad_output, window)
 
 
-@every_m
+@every_algorithm
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one thread is all that this process may use")
-def test_the_number_of_threads_changes_only_the_order_of_the_weights_sums(rng, m):
-    window = Window.of(3, padding=1)
+def test_the_number_of_threads_changes_only_the_order_of_the_weights_sums(rng, m, stride):
+    window = Window.of(3, stride=stride, padding=1)
     x, weight, grad_output = arguments(rng, (5, 6, 8, 8), 10, window)
     threads = numba.get_num_threads()
     results = {}
@@ -157,16 +167,27 @@ def test_the_number_of_threads_changes_only_the_order_of_the_weights_sums(rng, m
     np.testing.assert_allclose(results[1][2], results[2][2], rtol=0, atol=1e-5 * abs(results[1][2]).max())
 
 
-@every_m
 @pytest.mark.parametrize(
-    ("window", "groups"),
+    ("m", "window", "groups"),
     [
-        (Window.of(3, stride=2, padding=1), 1),
-        (Window.of(3, padding=1, dilation=2), 1),
-        (Window.of(3, padding=3), 1),
-        (Window.of(5, padding=1), 1),
-        (Window.of((3, 1)), 1),
-        (Window.of(3, padding=1), 2),
+        (4, Window.of(3, stride=2, padding=1), 1),
+        (2, Window.of(3, stride=2, padding=0), 1),
+        (2, Window.of(3, stride=2, padding=(1, 2)), 1),
+        (2, Window.of(3, stride=(1, 2), padding=1), 1),
+        (2, Window.of(3, stride=3, padding=1), 1),
+        (2, Window.of(3, stride=2, padding=1, dilation=2), 1),
+        (2, Window.of(3, stride=2, padding=1), 2),
+        *(
+            (m, *refused)
+            for m in (2, 4)
+            for refused in (
+                (Window.of(3, padding=1, dilation=2), 1),
+                (Window.of(3, padding=3), 1),
+                (Window.of(5, padding=1), 1),
+                (Window.of((3, 1)), 1),
+                (Window.of(3, padding=1), 2),
+            )
+        ),
     ],
     ids=str,
 )
@@ -181,7 +202,7 @@ def test_other_windows_are_refused_and_handed_on(rng, m, window, groups):
         ("grad_weight", (grad_output, x, window, groups)),
     ):
         assert not implementation.covers(kernel, *call)
-        with pytest.raises(ValueError, match="Winograd's algorithm needs a 3x3 window of stride 1"):
+        with pytest.raises(ValueError, match=rf"Winograd's F\({m}x{m}, 3x3\) needs a 3x3 window of dilation 1"):
             getattr(implementation, kernel)(*call)
         with using(f"winograd{m}_cpu"):
             handed_on = getattr(convolution, kernel)(*call)
@@ -189,36 +210,55 @@ def test_other_windows_are_refused_and_handed_on(rng, m, window, groups):
             np.testing.assert_allclose(handed_on, getattr(convolution, kernel)(*call), rtol=1e-4, atol=1e-5)
 
 
-FILTERED = Window.of(3, padding=1)
+FILTERED, HALVED = Window.of(3, padding=1), Window.of(3, stride=2, padding=1)
 
 
 @pytest.mark.parametrize(
-    ("choice", "dtype", "C", "O", "pixels", "window", "groups"),
+    ("choice", "dtype", "channels", "output", "window", "groups"),
     [
-        ("winograd4_cpu", "float32", 16, 16, 128 * 1024, FILTERED, 1),
-        ("winograd4_cpu", "float32", 64, 32, 1024, FILTERED, 1),
-        (None, "float64", 64, 64, 128 * 64, FILTERED, 1),
-        (None, "float32", 3, 16, 128 * 1024, FILTERED, 1),
-        (None, "float32", 64, 10, 128 * 1024, FILTERED, 1),
-        ("winograd4_cpu", "float32", 16, 64, 512, FILTERED, 1),
-        (None, "float32", 16, 64, 511, FILTERED, 1),
-        ("winograd4_cpu", "float32", 512, 512, 2 * 49, FILTERED, 1),
-        (None, "float32", 512, 512, 49, FILTERED, 1),
-        (None, "float32", 64, 64, 128 * 64, Window.of(3, stride=2, padding=1), 1),
-        (None, "float32", 64, 64, 128 * 64, Window.of(3, padding=2, dilation=2), 1),
-        (None, "float32", 64, 64, 128 * 64, Window.of(1), 1),
-        (None, "float32", 64, 64, 128 * 64, FILTERED, 4),
+        ("winograd4_cpu", "float32", (16, 16), (128, 32, 32), FILTERED, 1),
+        ("winograd4_cpu", "float32", (64, 32), (4, 16, 16), FILTERED, 1),
+        (None, "float64", (64, 64), (128, 8, 8), FILTERED, 1),
+        (None, "float32", (3, 16), (128, 32, 32), FILTERED, 1),
+        (None, "float32", (64, 10), (128, 32, 32), FILTERED, 1),
+        ("winograd4_cpu", "float32", (16, 64), (2, 16, 16), FILTERED, 1),
+        (None, "float32", (16, 64), (1, 16, 31), FILTERED, 1),
+        ("winograd4_cpu", "float32", (512, 512), (2, 7, 7), FILTERED, 1),
+        (None, "float32", (512, 512), (1, 7, 7), FILTERED, 1),
+        ("winograd4_cpu", "float32", (256, 256), (8, 14, 14), FILTERED, 1),
+        (None, "float32", (64, 64), (128, 8, 8), Window.of(3, padding=2, dilation=2), 1),
+        (None, "float32", (64, 64), (128, 8, 8), Window.of(3, stride=3, padding=1), 1),
+        (None, "float32", (64, 64), (128, 8, 8), Window.of(1), 1),
+        (None, "float32", (64, 64), (128, 8, 8), FILTERED, 4),
+        ("winograd2_cpu", "float32", (16, 32), (128, 16, 16), HALVED, 1),
+        ("winograd2_cpu", "float32", (128, 256), (8, 14, 14), HALVED, 1),
+        (None, "float32", (256, 512), (8, 7, 7), HALVED, 1),
+        (None, "float32", (16, 32), (1, 16, 16), HALVED, 1),
+        (None, "float64", (64, 128), (8, 28, 28), HALVED, 1),
     ],
 )
-def test_winograd_is_chosen_where_it_pays_and_never_for_float64(choice, dtype, C, O, pixels, window, groups):
-    assert first_choice(np.dtype(dtype), C, O, pixels, window, groups) == choice
+def test_winograd_is_chosen_where_it_pays_and_never_for_float64(choice, dtype, channels, output, window, groups):
+    assert first_choice("grad_weight", np.dtype(dtype), channels, output, window, groups) == choice
 
 
-def test_forward_of_few_channels_takes_the_winograd_that_rounds_less():
-    arguments = 128 * 1024, FILTERED, 1
-    channels = (3, 3), (16, 16), (31, 64), (32, 32)
-    chosen = [first_choice(np.dtype("float32"), *pair, *arguments, forward=True) for pair in channels]
-    assert chosen == [None, "winograd2_cpu", "winograd2_cpu", "winograd4_cpu"]
+@pytest.mark.parametrize(
+    ("kernel", "channels", "side", "window", "choice"),
+    [
+        ("forward", (3, 3), 32, FILTERED, None),
+        ("forward", (16, 16), 32, FILTERED, "winograd2_cpu"),
+        ("forward", (31, 64), 32, FILTERED, "winograd2_cpu"),
+        ("forward", (32, 32), 32, FILTERED, "winograd4_cpu"),
+        ("grad_input", (16, 16), 32, FILTERED, "winograd4_cpu"),
+        ("forward", (256, 256), 14, FILTERED, "winograd2_cpu"),  # tiles of 4 x 4 stick out there
+        ("grad_input", (256, 256), 14, FILTERED, "winograd2_cpu"),
+        ("grad_input", (256, 256), 7, FILTERED, "winograd4_cpu"),
+        ("forward", (16, 32), 16, HALVED, None),
+        ("forward", (32, 64), 8, HALVED, "winograd2_cpu"),
+        ("grad_input", (16, 32), 16, HALVED, None),
+    ],
+)
+def test_each_kernel_takes_the_winograd_that_suits_it(kernel, channels, side, window, choice):
+    assert first_choice(kernel, np.dtype("float32"), channels, (128, side, side), window, 1) == choice
 
 
 def test_a_dilated_window_with_many_channels_still_convolves(rng):
