@@ -271,11 +271,14 @@ def test_every_compiled_kernel_comes_through_this_door():
             assert not (isinstance(node, ast.Attribute) and ast.unparse(node) == "numba.njit"), path
 
 
+ENTRIES = {f"{module}{name}" for module in ("", "simd.") for name in ("for_each", "for_each_worker")}
+
+
 def test_whatever_enters_threads_says_so_and_gets_a_lock_where_they_need_one():
     entering = []
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
-            if is_compiled(node) and any(ast.unparse(each) in ("for_each", "simd.for_each") for each in ast.walk(node)):
+            if is_compiled(node) and any(ast.unparse(each) in ENTRIES for each in ast.walk(node)):
                 decorator = ast.unparse(node.decorator_list[0])
                 assert "THREADED" in decorator or "threaded=True" in decorator, node.name
                 entering.append(node.name)

@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 import pytest
-from numba import njit, prange
+from numba import njit, prange, types
 from numba.core.errors import TypingError
 
 from minires_kernels import simd
@@ -68,15 +68,50 @@ def test_for_each_wants_a_compiled_function_that_returns_nothing_and_a_tuple():
 
 
 @njit
-def share(kind, part, parts, scan, phases, first, second, third, fourth):
-    first[part] = kind.lanes * parts + scan[0]
+def share(kind, part, parts, worker, scan, phases, first, second, third, fourth):
+    first[part] += kind.lanes * parts + scan[0]
+    second[part] = worker
 
 
-def test_in_parallel_runs_every_part_once(kind):
-    scan, x = np.full(1, 3), np.zeros(5, kind.dtype)
-    program = simd.address(share, kind, 0, 0, scan, scan, x, x, x, x)
-    simd.in_parallel(program, 5, scan, scan, x, x, x, x)
-    assert (x == kind.lanes * 5 + 3).all()
+@pytest.mark.parametrize("parts", [1, 5, 100])
+def test_in_parallel_runs_every_part_once(kind, parts):
+    scan, x, workers = np.full(1, 3), np.zeros(parts, kind.dtype), np.full(parts, -1, kind.dtype)
+    program = simd.address(share, kind, 0, 0, 0, scan, scan, x, x, x, x)
+    simd.in_parallel(program, parts, scan, scan, x, workers, x, x)
+    assert (x == kind.lanes * parts + 3).all()
+    assert set(workers) <= set(range(numba.get_num_threads()))
+
+
+usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
+
+
+@kept_njit(cache=False)
+def wait_for_the_others(done, limit, worker, i):
+    if i == 0:
+        for _ in range(limit):  # milliseconds
+            if (done >= 0).sum() >= done.size // 2 + 40:
+                break
+            usleep(1000)
+    done[i] = worker
+
+
+@kept_njit(cache=False, threaded=True)
+def wait_once(done, limit):
+    simd.for_each_worker(wait_for_the_others, done.size, (done, limit))
+
+
+@pytest.mark.skipif(numba.get_num_threads() < 2, reason="one thread is all that this process may use")
+def test_who_has_finished_takes_what_a_slower_thread_has_not_begun():
+    """The first thread's first piece waits until some fifty pieces of its own run of 64 have been done by others."""
+    done = np.full(128, -1)
+    before = numba.get_num_threads()
+    numba.set_num_threads(2)
+    try:
+        wait_once(done, 20_000)
+    finally:
+        numba.set_num_threads(before)
+    assert (done >= 0).all()
+    assert (done[:64] != done[0]).sum() >= 40
 
 
 @njit(parallel=True)

@@ -90,7 +90,16 @@ def pack_panel(kind: Any, scan: Any, phase: Any, weight: Any, group: int, block:
 
 @njit(error_model="numpy")
 def pack_weight(
-    kind: Any, part: int, parts: int, scans: Any, cases: Any, weight: Any, panels: Any, _third: Any, _fourth: Any
+    kind: Any,
+    part: int,
+    parts: int,
+    worker: int,
+    scans: Any,
+    cases: Any,
+    weight: Any,
+    panels: Any,
+    _third: Any,
+    _fourth: Any,
 ) -> None:
     """Every panel: for each phase, each group and each block of output channels."""
     scan, (phases, _) = scans[0], cases
@@ -175,7 +184,7 @@ def correlate_rows(
 
 @njit(error_model="numpy")
 def correlate(
-    kind: Any, part: int, parts: int, scans: Any, cases: Any, x: Any, panels: Any, y: Any, packed: Any
+    kind: Any, part: int, parts: int, worker: int, scans: Any, cases: Any, x: Any, panels: Any, y: Any, packed: Any
 ) -> None:
     """Every output pixel: whole images, or bands of rows where an image is too large for the cache.
 
@@ -190,7 +199,7 @@ def correlate(
         first = band * scan.band_rows
         rows = min(scan.band_rows, scan.rows - first)
         if scan.packs:
-            source, at = packed, part * scan.packed_size
+            source, at = packed, worker * scan.packed_size
             pack_unit(kind, scan, x, image, images, first, rows, packed, at)
         else:
             source, at = x, image * scan.x_image + first * scan.row_step
@@ -274,7 +283,16 @@ def pack_pixels(kind: Any, scan: Any, grad_output: Any, at: int, pixels: int, pa
 
 @njit(error_model="numpy")
 def accumulate(
-    kind: Any, part: int, parts: int, scans: Any, cases: Any, x: Any, grad_output: Any, sums: Any, packed: Any
+    kind: Any,
+    part: int,
+    parts: int,
+    worker: int,
+    scans: Any,
+    cases: Any,
+    x: Any,
+    grad_output: Any,
+    sums: Any,
+    packed: Any,
 ) -> None:
     """One thread's sums over its images. The shares depend on the number of threads, and on nothing else."""
     scan, phase, places = scans[0], cases[0][0], cases[1]
@@ -288,13 +306,13 @@ def accumulate(
         first = band * scan.band_rows
         rows = min(scan.band_rows, scan.rows - first)
         if scan.packs:
-            source, x_at = packed, part * scan.packed_size
+            source, x_at = packed, worker * scan.packed_size
             pack_unit(kind, scan, x, image, images, first, rows, packed, x_at)
         else:
             source, x_at = x, image * scan.x_image + first * scan.row_step
         grad, grad_at = grad_output, (image * scan.rows + first) * phase.columns * scan.groups * scan.group_out
         if scan.grad_packs:
-            to = part * scan.packed_size + scan.grad_packed
+            to = worker * scan.packed_size + scan.grad_packed
             pack_pixels(kind, scan, grad_output, grad_at, images * rows * phase.columns, packed, to)
             grad, grad_at = packed, to
         chunks = -(-images * rows // scan.chunk)
@@ -306,7 +324,16 @@ def accumulate(
 
 @njit(error_model="numpy")
 def add_sums(
-    kind: Any, part: int, parts: int, scans: Any, cases: Any, sums: Any, grad_weight: Any, _third: Any, _fourth: Any
+    kind: Any,
+    part: int,
+    parts: int,
+    worker: int,
+    scans: Any,
+    cases: Any,
+    sums: Any,
+    grad_weight: Any,
+    _third: Any,
+    _fourth: Any,
 ) -> None:
     """grad_weight (O, C/G, KH, KW): the sums of all threads, added in their order."""
     scan, phase = scans[0], cases[0][0]

@@ -76,6 +76,7 @@ class Plan(NamedTuple):
     scan: Record  # one SCAN
     cases: tuple[Record, Record]  # PHASE, one or more; places: where the pixels lie that a thread computes at once
     programs: tuple[int, int]  # what runs in parallel, one after the other
+    shares: tuple[int, int]  # in how many parts
     weights: int  # numbers in all panels (forward, grad_input), in one thread's sums (grad_weight)
     packed: int  # numbers in every thread's packed images
 

@@ -61,7 +61,7 @@ def _product_sums(tile: Tile) -> int:
 def program(function: Any, dtype: str) -> int:
     """The address of one of the four programs of ``_direct``, for ``in_parallel``."""
     x = np.empty(0, dtype)
-    return address(function, vector(dtype), 0, 0, np.empty(0, SCAN), NO_CASES, x, x, x, x)
+    return address(function, vector(dtype), 0, 0, 0, np.empty(0, SCAN), NO_CASES, x, x, x, x)
 
 
 def _correlation(
@@ -108,7 +108,8 @@ def _correlation(
     places = list_places(s, phases, tile.rows - 1)
     packed = parts * s["packed_size"] if s["packs"] else 0
     programs = program(_direct.pack_weight, dtype), program(_direct.correlate, dtype)
-    return Plan(record(SCAN, s), (np.concatenate(phases), places), programs, panels, packed)
+    shares = len(phases) * groups * s["blocks"], ceil(s["N"] * s["bands"] / s["images"])
+    return Plan(record(SCAN, s), (np.concatenate(phases), places), programs, shares, panels, packed)
 
 
 def _pieces(phase: dict[str, int], s: dict[str, int], tile: Tile, itemsize: int) -> dict[str, int]:
@@ -238,4 +239,5 @@ def plan_grad_weight(
     )
     packed = parts * s["packed_size"] if s["packs"] or grad_pitch > O else 0
     programs = program(_direct.accumulate, dtype), program(_direct.add_sums, dtype)
-    return Plan(record(SCAN, s), (phase, list_places(s, [phase], 0)), programs, sums_size, packed)
+    shares = parts, parts  # which sums a number is in must not be chance
+    return Plan(record(SCAN, s), (phase, list_places(s, [phase], 0)), programs, shares, sums_size, packed)

@@ -61,6 +61,7 @@ class Plan(NamedTuple):
 
     grid: Record
     programs: tuple[int, int]
+    shares: tuple[int, int]  # in how many parts each of the programs runs
     filters_first: bool
     shared: int  # what all threads read: the transformed filters, or V (and E) of all tiles; or one thread's sums
     work: int  # of all threads
@@ -69,7 +70,7 @@ class Plan(NamedTuple):
 
 def _program(function: Any, dtype: str) -> int:
     x = np.empty(0, dtype)
-    return address(function, vector(dtype), 0, 0, np.empty(0, GRID), NO_PHASES, x, x, x, x)
+    return address(function, vector(dtype), 0, 0, 0, np.empty(0, GRID), NO_PHASES, x, x, x, x)
 
 
 def _transforms(algorithm: Algorithm, *names: str) -> dict[str, int]:
@@ -167,10 +168,12 @@ def _plan_correlation(
     # What grad_input rounds decides no ReLU: it may sum up more channels in one go, which takes less time.
     grid["longest_sum"] = min(algorithm.filtering.longest_sum * (2 if turned else 1), FILTERS)
     grid |= _transforms(algorithm, "transform_patches", "transform_outputs", "transform_filters")
-    steps = (loops.spread_patches, loops.correlate_filters) if filters_first else (
-        loops.spread_filters, loops.correlate)  # fmt: skip
-    shared = grid["V_size"] if filters_first else grid["U_size"]
-    return _plan(grid, algorithm, steps, filters_first, shared, parts)
+    if filters_first:
+        steps, shares, shared = (loops.spread_patches, loops.correlate_filters), _shares(grid), grid["V_size"]
+    else:
+        steps, shared = (loops.spread_filters, loops.correlate), grid["U_size"]
+        shares = grid["O_padded"] // algorithm.vector.lanes, ceil(grid["tiles"] / grid["block"])
+    return _plan(grid, algorithm, steps, shares, filters_first, shared, parts)
 
 
 @lru_cache(maxsize=4096)
@@ -186,18 +189,27 @@ def _plan_grad_weight(
     grid["micro_kernel"] = address(loops.product_sums, tile, 0, x, *[0] * 4, x, 0, 0, 0, x, *[0] * 4)
     grid |= {"weight_in": 9, "weight_out": C * 9}
     grid |= _transforms(algorithm, "transform_patches", "transform_gradients", "transform_sums")
-    steps = (loops.spread_patches, loops.accumulate_filters) if filters_first else (
-        loops.accumulate, loops.gather_filters)  # fmt: skip
-    shared = grid["V_size"] + grid["M_size"] if filters_first else parts * grid["U_size"]
-    return _plan(grid, algorithm, steps, filters_first, shared, parts)
+    if filters_first:
+        steps, shares = (loops.spread_patches, loops.accumulate_filters), _shares(grid)
+        shared = grid["V_size"] + grid["M_size"]
+    else:
+        steps, shares = (loops.accumulate, loops.gather_filters), (parts, parts)
+        shared = parts * grid["U_size"]
+    return _plan(grid, algorithm, steps, shares, filters_first, shared, parts)
+
+
+def _shares(grid: dict[str, int]) -> tuple[int, int]:
+    """Where filters come first: rows of tiles, and blocks of channels out."""
+    return grid["N"] * grid["down"], grid["blocks"]
 
 
 def _plan(
-    grid: dict[str, int], algorithm: Algorithm, steps: tuple[Any, Any], filters_first: bool, shared: int, parts: int
-) -> Plan:
+    grid: dict[str, int], algorithm: Algorithm, steps: tuple[Any, Any], shares: tuple[int, int], filters_first: bool,
+    shared: int, parts: int,
+) -> Plan:  # fmt: skip
     first, second = (_program(step, algorithm.vector.dtype) for step in steps)
     lanes = parts * 9 * algorithm.vector.lanes
-    return Plan(record(GRID, grid), (first, second), filters_first, shared, parts * grid["work"], lanes)
+    return Plan(record(GRID, grid), (first, second), shares, filters_first, shared, parts * grid["work"], lanes)
 
 
 def covers(m: int, window: Window, groups: int) -> bool:
@@ -242,14 +254,14 @@ def _correlate(name: str, x: Array, weight: Array, before: tuple[int, int], turn
     parts, dtype = numba.get_num_threads(), y.dtype
     plan = _plan_correlation(name, x.shape, y.shape, before, turned, dtype.name, parts, kinds.REGISTER_BYTES)
     shared, work = scratch("shared", plan.shared, dtype), scratch("patches", plan.work, dtype)
-    first, second = plan.programs
+    (first, second), (first_parts, second_parts) = plan.programs, plan.shares
     weight, source, y = flat(np.ascontiguousarray(weight)), pixels(x), pixels(y)
     if plan.filters_first:
-        in_parallel(first, parts, plan.grid, NO_PHASES, source, source[:0], shared, work)
-        in_parallel(second, parts, plan.grid, NO_PHASES, shared, weight, y, work)
+        in_parallel(first, first_parts, plan.grid, NO_PHASES, source, source[:0], shared, work)
+        in_parallel(second, second_parts, plan.grid, NO_PHASES, shared, weight, y, work)
     else:
-        in_parallel(first, parts, plan.grid, NO_PHASES, weight, shared, shared, shared)
-        in_parallel(second, parts, plan.grid, NO_PHASES, source, shared, y, work)
+        in_parallel(first, first_parts, plan.grid, NO_PHASES, weight, shared, shared, shared)
+        in_parallel(second, second_parts, plan.grid, NO_PHASES, source, shared, y, work)
 
 
 def grad_weight(m: int, grad_output: Array, x: Array, window: Window, groups: int) -> Array:
@@ -266,11 +278,11 @@ def grad_weight(m: int, grad_output: Array, x: Array, window: Window, groups: in
         )  # fmt: skip
         shared, work = scratch("shared", plan.shared, dtype), scratch("patches", plan.work, dtype)
         lanes, line = scratch("lanes", plan.lanes, dtype), gradient.reshape(-1)
-        first, second = plan.programs
+        (first, second), (first_parts, second_parts) = plan.programs, plan.shares
         if plan.filters_first:
-            in_parallel(first, parts, plan.grid, NO_PHASES, pixels(x), pixels(grad_output), shared, work)
-            in_parallel(second, parts, plan.grid, NO_PHASES, shared, line, lanes, work)
+            in_parallel(first, first_parts, plan.grid, NO_PHASES, pixels(x), pixels(grad_output), shared, work)
+            in_parallel(second, second_parts, plan.grid, NO_PHASES, shared, line, lanes, work)
         else:
-            in_parallel(first, parts, plan.grid, NO_PHASES, pixels(x), pixels(grad_output), shared, work)
-            in_parallel(second, parts, plan.grid, NO_PHASES, shared, line, lanes, lanes)
+            in_parallel(first, first_parts, plan.grid, NO_PHASES, pixels(x), pixels(grad_output), shared, work)
+            in_parallel(second, second_parts, plan.grid, NO_PHASES, shared, line, lanes, lanes)
     return gradient

@@ -26,7 +26,16 @@ FILTERS = 64
 
 @njit(error_model="numpy")
 def spread_filters(
-    kind: Vector, part: int, parts: int, grids: Any, _phases: Any, weight: Any, U: Any, _third: Any, _fourth: Any
+    kind: Vector,
+    part: int,
+    parts: int,
+    worker: int,
+    grids: Any,
+    _phases: Any,
+    weight: Any,
+    U: Any,
+    _third: Any,
+    _fourth: Any,
 ) -> None:
     """U of all filters, as panels (position, block of channels out, channel in, tile's width)."""
     grid = grids[0]
@@ -42,12 +51,21 @@ def spread_filters(
 
 @njit(error_model="numpy")
 def spread_patches(
-    kind: Vector, part: int, parts: int, grids: Any, _phases: Any, x: Any, grad_output: Any, V: Any, work: Any
+    kind: Vector,
+    part: int,
+    parts: int,
+    worker: int,
+    grids: Any,
+    _phases: Any,
+    x: Any,
+    grad_output: Any,
+    V: Any,
+    work: Any,
 ) -> None:
     """Filters first: V of all tiles, and behind it E of all tiles if there is a ``grad_output``."""
     grid = grids[0]
     first, last = part * grid.tiles // parts, (part + 1) * grid.tiles // parts
-    strip = part * grid.work
+    strip = worker * grid.work
     simd.call(grid.transform_patches, (grids, x, first, last, V, first * grid.V_tile, work, strip))
     if grad_output.size > 0:
         e_at = grid.V_size + first * grid.M_tile
@@ -86,11 +104,13 @@ def products(
 
 
 @njit(error_model="numpy")
-def correlate(kind: Vector, part: int, parts: int, grids: Any, _phases: Any, x: Any, U: Any, y: Any, work: Any) -> None:
+def correlate(
+    kind: Vector, part: int, parts: int, worker: int, grids: Any, _phases: Any, x: Any, U: Any, y: Any, work: Any
+) -> None:
     """Blocks of tiles: transformed, multiplied at each position, transformed back."""
     grid = grids[0]
     first, last = part * grid.tiles // parts, (part + 1) * grid.tiles // parts
-    v_at = part * grid.work
+    v_at = worker * grid.work
     m_at = v_at + grid.V_size
     strip = m_at + grid.M_size
     for t in range(first, last, grid.block):
@@ -108,11 +128,11 @@ def correlate(kind: Vector, part: int, parts: int, grids: Any, _phases: Any, x: 
 
 @njit(error_model="numpy")
 def correlate_filters(
-    kind: Vector, part: int, parts: int, grids: Any, _phases: Any, V: Any, weight: Any, y: Any, work: Any
+    kind: Vector, part: int, parts: int, worker: int, grids: Any, _phases: Any, V: Any, weight: Any, y: Any, work: Any
 ) -> None:
     """Filters first: a block of channels out at a time, for all tiles. Its filters are transformed, used, forgotten."""
     grid = grids[0]
-    u_at = part * grid.work
+    u_at = worker * grid.work
     m_at = u_at + grid.U_size
     strip = m_at + grid.M_size
     for block in range(part * grid.blocks // parts, (part + 1) * grid.blocks // parts):
@@ -155,14 +175,23 @@ def product_sums(
 
 @njit(error_model="numpy")
 def accumulate(
-    kind: Vector, part: int, parts: int, grids: Any, _phases: Any, x: Any, grad_output: Any, sums: Any, work: Any
+    kind: Vector,
+    part: int,
+    parts: int,
+    worker: int,
+    grids: Any,
+    _phases: Any,
+    x: Any,
+    grad_output: Any,
+    sums: Any,
+    work: Any,
 ) -> None:
     """One thread's sums over its tiles, for each position; added up by blocks, which bounds the rounding error."""
     grid = grids[0]
     size = grid.positions * grid.U_step
     fill_zero(kind, sums, part * size, size)
     first, last = part * grid.tiles // parts, (part + 1) * grid.tiles // parts
-    v_at = part * grid.work
+    v_at = worker * grid.work
     e_at = v_at + grid.V_size
     strip = e_at + grid.M_size
     for t in range(first, last, grid.block):
@@ -180,14 +209,23 @@ def accumulate(
 
 @njit(error_model="numpy")
 def gather_filters(
-    kind: Vector, part: int, parts: int, grids: Any, _phases: Any, sums: Any, grad_weight: Any, lanes: Any, _fourth: Any
+    kind: Vector,
+    part: int,
+    parts: int,
+    worker: int,
+    grids: Any,
+    _phases: Any,
+    sums: Any,
+    grad_weight: Any,
+    lanes: Any,
+    _fourth: Any,
 ) -> None:
     """grad_weight from the sums of all threads, added in their order."""
     grid = grids[0]
     c, end = part * grid.C // parts, (part + 1) * grid.C // parts
     for o in range(0, grid.O, kind.lanes):
         at = c * grid.O_padded + o
-        buffer = part * 9 * kind.lanes
+        buffer = worker * 9 * kind.lanes
         simd.call(
             grid.transform_sums,
             (grids, sums, at, grid.O_padded, parts, o, c, end - c, grad_weight, lanes, buffer),
@@ -196,11 +234,20 @@ def gather_filters(
 
 @njit(error_model="numpy")
 def accumulate_filters(
-    kind: Vector, part: int, parts: int, grids: Any, _phases: Any, V: Any, grad_weight: Any, lanes: Any, work: Any
+    kind: Vector,
+    part: int,
+    parts: int,
+    worker: int,
+    grids: Any,
+    _phases: Any,
+    V: Any,
+    grad_weight: Any,
+    lanes: Any,
+    work: Any,
 ) -> None:
     """Filters first: the sums of a block of channels out over all tiles, transformed before the next block begins."""
     grid = grids[0]
-    at, buffer = part * grid.work, part * 9 * kind.lanes
+    at, buffer = worker * grid.work, worker * 9 * kind.lanes
     for block in range(part * grid.blocks // parts, (part + 1) * grid.blocks // parts):
         first = block * grid.width
         for c in range(0, grid.C, FILTERS):

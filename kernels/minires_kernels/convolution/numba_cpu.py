@@ -41,8 +41,9 @@ it is added to the thread's running sums. A sum of such sums has an error of 2e-
 the threads' sums are added, in their order. Pixels of x or of grad_output that lie half a kilobyte apart, or a multiple
 of it, would push each other out of the first-level cache; they are packed one cache line farther apart.
 
-**Threads** get equal shares of images (bands of rows when images are few), fixed by the number of threads. forward
-and grad_input don't depend on it at all, grad_weight by the order of its last few additions.
+**Threads** take images, or bands of rows when images are few, as they finish (``simd.for_each``); of grad_weight they
+get equal shares, fixed by the number of threads. forward and grad_input don't depend on it at all, grad_weight by the
+order of its last few additions.
 
 **Bound.** Multiply-adds. Measured on one core with AVX-512, share of the rate of multiply-adds that touch no memory
 (175 GFLOP/s): 64 channels at 8 x 8, 90 %; 64 at 56 x 56, 88 %; 16 at 32 x 32, 80 %, since packing and output, 16 MB
@@ -93,11 +94,11 @@ def grad_input(
 
 
 def _correlate(plan: Plan, source: Array, weight: Array, y: Array) -> None:
-    parts, dtype = numba.get_num_threads(), y.dtype
+    dtype = y.dtype
     panels, packed = scratch("panels", plan.weights, dtype), scratch("packed", plan.packed, dtype)
     weight = flat(np.ascontiguousarray(weight))
-    pack_weight, correlate = plan.programs
-    in_parallel(pack_weight, parts, plan.scan, plan.cases, weight, panels, panels, panels)
+    (pack_weight, correlate), (panel_parts, parts) = plan.programs, plan.shares
+    in_parallel(pack_weight, panel_parts, plan.scan, plan.cases, weight, panels, panels, panels)
     in_parallel(correlate, parts, plan.scan, plan.cases, pixels(source), panels, pixels(y), packed)
 
 
@@ -110,7 +111,7 @@ def grad_weight(grad_output: Array, x: Array, window: Window, groups: int = 1) -
     else:
         plan = plan_grad_weight(grad_output.shape, x.shape, window, groups, x.dtype.name, parts, kinds.REGISTER_BYTES)
         sums, packed = scratch("sums", parts * plan.weights, x.dtype), scratch("packed", plan.packed, x.dtype)
-        accumulate, add_sums = plan.programs
-        in_parallel(accumulate, parts, plan.scan, plan.cases, pixels(x), pixels(grad_output), sums, packed)
-        in_parallel(add_sums, parts, plan.scan, plan.cases, sums, gradient.reshape(-1), sums, sums)
+        (accumulate, add_sums), (image_parts, channel_parts) = plan.programs, plan.shares
+        in_parallel(accumulate, image_parts, plan.scan, plan.cases, pixels(x), pixels(grad_output), sums, packed)
+        in_parallel(add_sums, channel_parts, plan.scan, plan.cases, sums, gradient.reshape(-1), sums, sums)
     return gradient

@@ -42,7 +42,7 @@ from __future__ import annotations
 
 from minires_kernels.simd.calls import address, call
 from minires_kernels.simd.kinds import Kind, Matrix, Tile, Vector, registers, vector
-from minires_kernels.simd.threads import for_each, in_parallel
+from minires_kernels.simd.threads import for_each, for_each_worker, in_parallel
 from minires_kernels.simd.tiles import (
     tile_add,
     tile_correlate,
@@ -88,6 +88,7 @@ __all__ = [
     "call",
     "fma",
     "for_each",
+    "for_each_worker",
     "gate",
     "gather",
     "in_parallel",

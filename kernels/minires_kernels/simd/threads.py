@@ -5,7 +5,10 @@ takes it through the whole compiler, together with all that it calls: up to a fi
 The pieces of our kernels are functions already, so all that is left to do is to call them: what a prange becomes in the
 end, a call of Numba's ``numba_parallel_for``, is written here by hand.
 
-- A thread gets a run of neighbouring pieces, as from a prange: part t of T gets those from t count / T on.
+- A thread gets a run of neighbouring pieces, as from a prange: thread t of T those from t count / T on. It takes them a
+  few at a time; when none is left it takes of the others' runs. Cores are seldom equally fast: another program, or the
+  other thread of the same core, has its part of one of them for some milliseconds, and laptops have slow cores by
+  design. So which thread meets a piece is chance, and no result may depend on it.
 - The arguments lie in one record on the stack, from which each thread loads them once.
 - Arrays go without their count of references. Threads that count wait for each other: measured, a kernel whose pieces
   call functions took six times as long. They can't vanish meanwhile, for the caller holds them.
@@ -31,17 +34,39 @@ INTP = ir.IntType(types.intp.bitwidth)
 BYTES = ir.IntType(8).as_pointer()
 
 
+CLAIMS = 16
+"""Times that a thread goes and takes of its run, if none is taken from it: each time costs some ten nanoseconds, and at
+the end a thread waits for others at most as long as these need for what they took last."""
+
+CACHE_LINE = 64 // (types.intp.bitwidth // 8)
+"""Integers from one thread's counter to the next: threads that write into one cache line wait for each other."""
+
+
 @intrinsic
 def for_each(typing: Any, function: Any, count: Any, arguments: Any) -> Any:
     """``for_each(function, count, (argument, ...))``: function(argument, ..., i) for each i below count, in threads.
 
-    The function must be compiled, and return nothing. What it raises is raised here, when all threads are done.
-    Whoever calls this must be compiled with ``njit(threaded=True)``.
+    The function must be compiled, and return nothing. What it raises is raised here, when all threads are done. Whoever
+    calls this must be compiled with ``njit(threaded=True)``.
     """
+    return _share_out(typing, function, count, arguments, (types.intp,))
+
+
+@intrinsic
+def for_each_worker(typing: Any, function: Any, count: Any, arguments: Any) -> Any:
+    """``for_each`` of function(argument, ..., worker, i): no two threads have the same ``worker`` at the same time.
+
+    Workers are below ``numba.get_num_threads()``.
+    """
+    return _share_out(typing, function, count, arguments, (types.intp, types.intp))
+
+
+def _share_out(typing: Any, function: Any, count: Any, arguments: Any, numbers: tuple[Any, ...]) -> Any:
+    """The signature and the code of ``for_each``; ``numbers``: the types of what follows the arguments."""
     if not isinstance(function, types.Dispatcher) or not isinstance(arguments, types.BaseTuple):
         raise TypingError(f"simd.for_each: expected a compiled function, a count and a tuple, got {function}, {count}, "
                           f"{arguments}")  # fmt: skip
-    inner = function.get_call_type(typing, (*arguments, types.intp), {})
+    inner = function.get_call_type(typing, (*arguments, *numbers), {})
     if inner.return_type != types.none:
         raise TypingError(f"simd.for_each: the function must return nothing, but returns {inner.return_type}")
 
@@ -50,17 +75,23 @@ def for_each(typing: Any, function: Any, count: Any, arguments: Any) -> Any:
         context.active_code_library.add_linking_library(compiled.library)
         total = context.cast(builder, values[1], call_signature.args[1], types.intp)
         threads = builder.call(_external(builder, INTP, [], "get_num_threads"), [])
-        parts = builder.select(builder.icmp_signed("<", total, threads), total, threads)
+        parts = _least(builder, total, threads)
         parts = builder.select(builder.icmp_signed("<", parts, INTP(1)), INTP(1), parts)
-        # What the threads share: (parts, total, how one has failed, its exception, the arguments).
+        claim = builder.add(builder.sdiv(total, builder.mul(parts, INTP(CLAIMS))), INTP(1))
+        # Where each thread's run goes on: a counter for each.
+        size = builder.mul(parts, INTP(CACHE_LINE * types.intp.bitwidth // 8))
+        counters = builder.bitcast(context.nrt.allocate(builder, size), INTP.as_pointer())
+        with cgutils.for_range(builder, parts) as loop:
+            builder.store(_start(builder, loop.index, total, parts), _counter(builder, counters, loop.index))
+        # What the threads share: (parts, total, claim, counters, how one has failed, its exception, the arguments).
         fine = errcode_t(0), ir.Constant(excinfo_ptr_t, None)
         items = cgutils.unpack_tuple(builder, values[2])
         borrowed = (_borrowed(context, builder, *pair) for pair in zip(arguments, items, strict=True))
-        shared = [parts, total, *fine, *borrowed]
+        shared = [parts, total, claim, counters, *fine, *borrowed]
         record = cgutils.alloca_once(builder, ir.LiteralStructType([value.type for value in shared]))
         for k, value in enumerate(shared):
             builder.store(value, cgutils.gep_inbounds(builder, record, 0, k))
-        run = _runner(context, builder.module, compiled, inner, record.type)
+        run = _runner(context, builder.module, compiled, inner, record.type, len(numbers))
         # Numba's threads call run((part, record), (how many parts, ), ...), part by part or several in one go.
         places = cgutils.alloca_once(builder, BYTES, size=2)
         lengths, steps = cgutils.alloca_once(builder, INTP), cgutils.alloca_once(builder, INTP, size=2)
@@ -81,14 +112,31 @@ def for_each(typing: Any, function: Any, count: Any, arguments: Any) -> Any:
                 python.gil_release(lock)
             with alone:
                 builder.call(run, [places, lengths, steps, ir.Constant(BYTES, None)])
+        context.nrt.free(builder, builder.bitcast(counters, BYTES))
         # Numba offers no public way to hand on a status that has lain in memory.
-        failure = (builder.load(cgutils.gep_inbounds(builder, record, 0, k)) for k in (2, 3))
+        failure = (builder.load(cgutils.gep_inbounds(builder, record, 0, k)) for k in (FAILED, FAILED + 1))
         status = context.call_conv._get_return_status(builder, *failure)
         with cgutils.if_unlikely(builder, status.is_error):
             context.call_conv.return_status_propagate(builder, status)
         return context.get_dummy_value()
 
     return signature(types.void, function, count, arguments), emit
+
+
+FAILED = 4
+"""Where in the record it stands how a thread has failed."""
+
+
+def _least(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+
+def _start(builder: Any, part: Any, total: Any, parts: Any) -> Any:
+    return builder.sdiv(builder.mul(part, total), parts)
+
+
+def _counter(builder: Any, counters: Any, part: Any) -> Any:
+    return cgutils.gep(builder, counters, builder.mul(part, INTP(CACHE_LINE)))
 
 
 def _external(builder: Any, result: Any, arguments: Any, name: str) -> Any:
@@ -104,43 +152,63 @@ def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     return array._getvalue()
 
 
-def _runner(context: Any, module: Any, compiled: Any, inner: Any, record_type: Any) -> Any:
-    """A function for Numba's threads: the numbers of ``lengths[0]`` parts, beginning with part ``places[0]``."""
+def _runner(context: Any, module: Any, compiled: Any, inner: Any, record_type: Any, numbers: int) -> Any:
+    """A function for Numba's threads: the run of part ``places[0]``, then what is left of the others'.
+
+    The same for the ``lengths[0]`` - 1 parts that follow.
+    """
     kind = ir.FunctionType(ir.VoidType(), [BYTES.as_pointer(), INTP.as_pointer(), INTP.as_pointer(), BYTES])
     run = ir.Function(module, kind, name=module.get_unique_name("for_each.run"))
     run.linkage = "internal"
     builder = ir.IRBuilder(run.append_basic_block("entry"))
     places, lengths, _, _ = run.args
     record = builder.bitcast(builder.load(cgutils.gep(builder, places, 1)), record_type)
-    parts, total, _, _, *arguments = (
+    parts, total, claim, counters, _, _, *arguments = (
         builder.load(cgutils.gep_inbounds(builder, record, 0, k)) for k in range(len(record_type.pointee.elements))
     )
-    part = builder.ptrtoint(builder.load(places), INTP)
-    start = builder.sdiv(builder.mul(part, total), parts)
-    beyond = builder.sdiv(builder.mul(builder.add(part, builder.load(lengths)), total), parts)
+    first = builder.ptrtoint(builder.load(places), INTP)
     function = context.declare_function(module, compiled.fndesc)
-    with cgutils.for_range_slice(builder, start, beyond, INTP(1), INTP) as (number, _):
-        status, _ = context.call_conv.call_function(
-            builder, function, inner.return_type, inner.args, [*arguments, number]
-        )
-        with cgutils.if_unlikely(builder, status.is_error):
-            builder.store(status.excinfoptr, cgutils.gep_inbounds(builder, record, 0, 3))
-            builder.store(status.code, cgutils.gep_inbounds(builder, record, 0, 2))
+    beyond = builder.add(first, builder.load(lengths))
+    with (
+        cgutils.for_range_slice(builder, first, beyond, INTP(1), INTP) as (worker, _),
+        cgutils.for_range(builder, parts) as turn,
+    ):
+        part = builder.srem(builder.add(worker, turn.index), parts)
+        end = _start(builder, builder.add(part, INTP(1)), total, parts)
+        counter = _counter(builder, counters, part)
+        again, some, done = (builder.append_basic_block(name) for name in ("claim", "some", "done"))
+        builder.branch(again)
+        builder.position_at_end(again)
+        start = builder.atomic_rmw("add", counter, claim, "monotonic")
+        builder.cbranch(builder.icmp_signed("<", start, end), some, done)
+        builder.position_at_end(some)
+        stop = _least(builder, builder.add(start, claim), end)
+        with cgutils.for_range_slice(builder, start, stop, INTP(1), INTP) as (number, _):
+            last = (worker, number)[-numbers:]
+            status, _ = context.call_conv.call_function(
+                builder, function, inner.return_type, inner.args, [*arguments, *last]
+            )
+            with cgutils.if_unlikely(builder, status.is_error):
+                builder.store(status.excinfoptr, cgutils.gep_inbounds(builder, record, 0, FAILED + 1))
+                builder.store(status.code, cgutils.gep_inbounds(builder, record, 0, FAILED))
+        builder.branch(again)
+        builder.position_at_end(done)
     builder.ret_void()
     return run
 
 
 @njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def run_part(
-    program: int, parts: int, scan: Any, phases: Any, first: Any, second: Any, third: Any, fourth: Any, part: int
-) -> None:
+    program: int, parts: int, scan: Any, phases: Any, first: Any, second: Any, third: Any, fourth: Any,
+    worker: int, part: int,
+) -> None:  # fmt: skip
     """Part ``part`` of ``in_parallel``."""
-    call(program, (part, parts, scan, phases, first, second, third, fourth))
+    call(program, (part, parts, worker, scan, phases, first, second, third, fourth))
 
 
 @njit(threaded=True, error_model="numpy", no_cfunc_wrapper=True)
 def in_parallel(
     program: int, parts: int, scan: Any, phases: Any, first: Any, second: Any, third: Any, fourth: Any
 ) -> None:
-    """Runs ``program(kind, part, parts, scan, phases, four arrays)`` for each part, one to a thread."""
-    for_each(run_part, parts, (program, parts, scan, phases, first, second, third, fourth))
+    """Runs ``program(kind, part, parts, worker, scan, phases, four arrays)`` for each part; see ``for_each_worker``."""
+    for_each_worker(run_part, parts, (program, parts, scan, phases, first, second, third, fourth))
