@@ -76,8 +76,8 @@ d, g = np.array([1, 2, 3, 4]), np.array([1, 10, 100])
 print(f"{g} along {d}: {output @ ((filters @ g) * (inputs @ d))}, with 4 multiplications instead of 6")
 
 # %% [markdown]
-# In two dimensions F(2x2) takes 16 multiplications for 4 outputs instead of 36, F(4x4) takes 36 for 16 instead of 144.
-# (Those by the matrices aren't counted: they are done once for a channel, not for each pair.) Now the price:
+# In two dimensions F(2x2) takes 16 multiplications for 4 outputs instead of 36 (with stride 2, 25), F(4x4) 36 for 16
+# instead of 144. (Those by the matrices aren't counted: they are done once for a channel.) Now the price:
 
 # %%
 x, weight = rng.standard_normal((2, 16, 12, 12)), rng.standard_normal((16, 16, 3, 3))

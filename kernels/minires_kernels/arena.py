@@ -119,7 +119,7 @@ def empty_channels_last(shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any
 def empty_like(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """As :func:`empty`, an array that lies in memory as ``x`` does, whose numbers fill a piece of memory."""
     order = sorted(range(x.ndim), key=lambda axis: (-x.strides[axis], -x.shape[axis], axis))
-    return empty([x.shape[axis] for axis in order], x.dtype).transpose(np.argsort(order))
+    return empty([x.shape[axis] for axis in order], x.dtype).transpose([order.index(axis) for axis in range(x.ndim)])
 
 
 def release() -> None:
