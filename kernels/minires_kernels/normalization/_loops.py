@@ -108,9 +108,8 @@ def fold(values: Array, sums: Array) -> None:
 
 
 @njit(**SERIAL)
-def piece_statistics(kind: Any, x: Array, C: int, inner: int, means: Array, squares: Array, p: int) -> None:
+def piece_statistics(kind: Any, cuts: Cut, x: Array, means: Array, squares: Array, p: int) -> None:
     """Mean and sum of squared deviations of each channel of piece p."""
-    cuts = cut(kind, x.size, C, inner)
     (start, stop, _), width, channels = bounds(cuts, p), cuts.width, cuts.channels
     m = (stop - start) // channels
     table = np.zeros(3 * width, x.dtype)  # shift, sum, square
@@ -179,7 +178,7 @@ def statistics(kind: Any, x: Array, inner: int, mean: Array, variance: Array) ->
     """Mean and biased variance (C,) of each channel of x."""
     cuts = cut(kind, x.size, mean.size, inner)
     means, squares = np.empty(cuts.pieces * cuts.channels), np.empty(cuts.pieces * cuts.channels)
-    for_each(piece_statistics, cuts.pieces, (kind, x, mean.size, inner, means, squares))
+    for_each(piece_statistics, cuts.pieces, (kind, cuts, x, means, squares))
     total_statistics(cuts, x.size, means, squares, mean, variance)
 
 
@@ -199,9 +198,8 @@ def affine_map(mean: Array, inverse_std: Array, weight: Array, bias: Array) -> A
 @njit(**SERIAL)
 def piece_normalize(
     kind: Any,
+    cuts: Cut,
     x: Array,
-    C: int,
-    inner: int,
     table: Array,
     addend: Array,
     has_addend: bool,
@@ -210,7 +208,6 @@ def piece_normalize(
     p: int,
 ) -> None:
     """y = (x - mean) scale + bias [+ addend] [then ReLU] on piece p."""
-    cuts = cut(kind, x.size, C, inner)
     (start, stop, channel), width, span = bounds(cuts, p), cuts.width, cuts.cycle * cuts.width
     whole, first = stop - (stop - start) % width, channel * width
     floor = broadcast(kind, 0.0 if relu else -np.inf)
@@ -248,7 +245,7 @@ def normalize(
     """y = (x - mean) inverse_std weight + bias [+ addend] [then ReLU]."""
     cuts = cut(kind, x.size, mean.size, inner)
     table = spread(affine_map(mean, inverse_std, weight, bias), cuts)
-    for_each(piece_normalize, cuts.pieces, (kind, x, mean.size, inner, table, addend, has_addend, relu, y))
+    for_each(piece_normalize, cuts.pieces, (kind, cuts, x, table, addend, has_addend, relu, y))
 
 
 # --- Backward --------------------------------------------------------------------------------------------------------
@@ -257,11 +254,10 @@ def normalize(
 @njit(**SERIAL)
 def piece_sums(
     kind: Any,
+    cuts: Cut,
     grad: Array,
     output: Array,
     x: Array,
-    C: int,
-    inner: int,
     affine: Array,
     relu: bool,
     again: bool,
@@ -272,7 +268,6 @@ def piece_sums(
     p: int,
 ) -> None:
     """The sums of g and g (x - mean) for each channel of piece p; ``gated`` = g where it is to be kept."""
-    cuts = cut(kind, x.size, C, inner)
     (start, stop, channel), width, span = bounds(cuts, p), cuts.width, cuts.cycle * cuts.width
     whole, first = stop - (stop - start) % width, channel * width
     table = np.empty(2 * width, x.dtype)  # sum of g, sum of products
@@ -344,11 +339,10 @@ def gradient_map(
 @njit(**SERIAL)
 def piece_gradient(
     kind: Any,
+    cuts: Cut,
     grad: Array,
     output: Array,
     x: Array,
-    C: int,
-    inner: int,
     table: Array,
     relu: bool,
     again: bool,
@@ -356,7 +350,6 @@ def piece_gradient(
     p: int,
 ) -> None:
     """grad_x = scale g + slope (x - mean) + offset on piece p."""
-    cuts = cut(kind, x.size, C, inner)
     (start, stop, channel), width, span = bounds(cuts, p), cuts.width, cuts.cycle * cuts.width
     whole, first = stop - (stop - start) % width, channel * width
     for row in range(start, whole, width):
@@ -408,10 +401,10 @@ def backward(
     cuts = cut(kind, x.size, C, inner)
     sums, products = np.empty(cuts.pieces * cuts.channels), np.empty(cuts.pieces * cuts.channels)
     affine = spread(affine_map(mean, inverse_std, weight, bias), cuts)
-    arguments = kind, grad, output, x, C, inner, affine, relu, again, keep, gated, sums, products
+    arguments = kind, cuts, grad, output, x, affine, relu, again, keep, gated, sums, products
     for_each(piece_sums, cuts.pieces, arguments)
     total_sums(cuts, sums, products, inverse_std, grad_weight, grad_bias)
     share = 0.0 if constant else C / max(x.size, 1)
     table = spread(gradient_map(mean, inverse_std, weight, bias, grad_weight, grad_bias, share), cuts)
     source, relu, again = gated if keep else grad, relu and not keep, again and not keep
-    for_each(piece_gradient, cuts.pieces, (kind, source, output, x, C, inner, table, relu, again, grad_x))
+    for_each(piece_gradient, cuts.pieces, (kind, cuts, source, output, x, table, relu, again, grad_x))
