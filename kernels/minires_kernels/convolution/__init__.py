@@ -75,18 +75,20 @@ def first_choice(
     32, 64 /2   16     512: 1.1  1.1  1.2    8192: 1.1 1.1 1.2
     64, 128 /2  56     784: 1.2  1.1  1.2    6272: 1.1 1.2 1.3
     128, 256 /2 28     196: 1.1  1.1  1.2    6272: 1.4 1.3 1.3
-    256, 512 /2 14     392: 0.9  0.8  1.1    3136: 0.7 0.9 1.0
+    256, 512 /2 14     392: 0.9  0.9  1.3    3136: 0.7 0.9 1.0
     ==========  =====  ====================  ====================
 
-    (* one image of 16 x 16.) The last line has outputs of 7 x 7, a third of whose tiles stick out. Where tiles of
-    4 x 4 do so and tiles of 2 x 2 don't, with outputs of 14 x 14, F(2x2) is about as fast in forward and grad_input
-    (0.9 to 1.2, by the batch) and rounds a third as much. float64 is for checking gradients, so it stays with the plain
-    sum. Fewer than 16 channels leave the transforms without enough products to pay for them.
+    (* one image of 16 x 16.) float64 is for checking gradients, so it stays with the plain sum. Fewer than 16 channels
+    leave the transforms without enough products to pay for them.
 
-    ``forward`` of stride 1 with fewer than 32 channels goes to F(2x2). What a forward pass rounds decides which ReLUs
-    pass a gradient, and layers of few channels and many pixels have most of these. On ResNet-20 and ResNet-56 this
-    halves the error of the whole gradient, to that of PyTorch, and a step takes 2 % longer (F(2x2) in all forward
-    passes: 5 % longer, and no better on ResNet-56).
+    - *Tiles that stick out* cost products for nothing. In the last line, with outputs of 7 x 7, that is almost half of
+      them, and only grad_weight, with more channels out than pixels, is still faster. With outputs of 14 x 14 it is so
+      for tiles of 4 x 4 and stride 1: there F(2x2) is about as fast as F(4x4) in forward and grad_input (0.9 to 1.2, by
+      the batch) and rounds a third as much.
+    - ``forward`` of stride 1 *with fewer than 32 channels* goes to F(2x2). What a forward pass rounds decides which
+      ReLUs pass a gradient, and layers of few channels and many pixels have most of these. On ResNet-20 and ResNet-56
+      this halves the error of the whole gradient, to that of PyTorch, and a step takes 2 % longer (F(2x2) in all
+      forward passes: 5 % longer, and no better on ResNet-56).
     """
     (N, OH, OW), fewest, stride = output, min(channels), window.stride
     winograd = window == Window((3, 3), stride, window.padding) and dtype == "float32" and groups == 1
@@ -95,7 +97,8 @@ def first_choice(
         return None
     twos, fours = (ceil(OH / m) * ceil(OW / m) for m in (2, 4))
     if stride == (2, 2) and (fewest >= 32 or kernel == "grad_weight"):
-        return "winograd2_cpu" if 25 * twos <= 0.8 * 9 * OH * OW else None
+        most = 0.95 if kernel == "grad_weight" and pixels < max(channels) else 0.8
+        return "winograd2_cpu" if 25 * twos <= most * 9 * OH * OW else None
     if stride == (1, 1):
         exact, fours_stick_out = kernel == "forward" and fewest < 32, 16 * twos <= 1.4 * 36 * fours
         return "winograd2_cpu" if exact or (fours_stick_out and kernel != "grad_weight") else "winograd4_cpu"

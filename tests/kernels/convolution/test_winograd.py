@@ -232,7 +232,8 @@ FILTERED, HALVED = Window.of(3, padding=1), Window.of(3, stride=2, padding=1)
         (None, "float32", (64, 64), (128, 8, 8), FILTERED, 4),
         ("winograd2_cpu", "float32", (16, 32), (128, 16, 16), HALVED, 1),
         ("winograd2_cpu", "float32", (128, 256), (8, 14, 14), HALVED, 1),
-        (None, "float32", (256, 512), (8, 7, 7), HALVED, 1),
+        ("winograd2_cpu", "float32", (256, 512), (8, 7, 7), HALVED, 1),
+        (None, "float32", (256, 512), (32, 7, 7), HALVED, 1),
         (None, "float32", (16, 32), (1, 16, 16), HALVED, 1),
         (None, "float64", (64, 128), (8, 28, 28), HALVED, 1),
     ],
@@ -255,6 +256,7 @@ def test_winograd_is_chosen_where_it_pays_and_never_for_float64(choice, dtype, c
         ("forward", (16, 32), 16, HALVED, None),
         ("forward", (32, 64), 8, HALVED, "winograd2_cpu"),
         ("grad_input", (16, 32), 16, HALVED, None),
+        ("forward", (256, 512), 7, HALVED, None),
     ],
 )
 def test_each_kernel_takes_the_winograd_that_suits_it(kernel, channels, side, window, choice):
