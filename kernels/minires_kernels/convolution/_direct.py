@@ -114,13 +114,13 @@ def pack_weight(
 def window_sums(
     tile: Any, places: Any, x_list: int, y_list: int, pixels: int, stretch: int, x: Any, at: int, pixel: int,
     tap_row: int, tap: int, taps_h: int, tap_groups: int, run: int, panels: Any, panel: int, y: Any, y_at: int,
-    channels: int, before: int,
+    channels: int,
 ) -> None:  # fmt: skip
     """The micro-kernel: tile.rows output pixels x tile.width output channels, for ``pixels`` pixels of a list.
 
-    y[p, o] = sum over taps and channels c of x[p + tap, c] panel[tap, c, o], added to what is there if pieces of the
-    panel came ``before``. Where pixel p lies is in places[x_list + p] and places[y_list + p]. No tile crosses from one
-    ``stretch`` of pixels to the next: with several taps these are the rows, otherwise there is but one stretch.
+    y[p, o] = sum over taps and channels c of x[p + tap, c] panel[tap, c, o]. Where pixel p lies is in places[x_list +
+    p] and places[y_list + p]. No tile crosses from one ``stretch`` of pixels to the next: with several taps these are
+    the rows, otherwise there is but one stretch.
     """
     for first in range(0, pixels, stretch):
         for q in range(first, first + stretch, tile.rows):
@@ -136,9 +136,7 @@ def window_sums(
                     for c in range(start, start + run):
                         sums = simd.tile_correlate(sums, tile.taps, x, c, x_pixels, panels, w, tile.width)
                         w += tile.taps * tile.width
-            if before > 0:
-                simd.tile_add(sums, y, y_at, y_pixels, q - p)
-            elif channels >= tile.width:
+            if channels >= tile.width:
                 simd.tile_store(sums, y, y_at, y_pixels)
             else:
                 simd.tile_store_part(sums, y, y_at, y_pixels, channels)
@@ -157,29 +155,19 @@ def correlate_rows(
             continue
         stretch = pixels if scan.taps == 1 else phase.columns
         panel_size = phase.taps_h * phase.taps_w * scan.group_in * scan.width
-        taps_h, tap_groups, run, pieces = phase.taps_h, phase.tap_groups, phase.run, 1
-        if phase.pieces > 0:
-            taps_h, tap_groups, run = 1, 1, phase.piece
-            pieces = phase.taps_h * phase.tap_groups * phase.pieces
         for group in range(scan.groups):
-            for piece in range(pieces):  # every pixel and block meets what this piece needs of x before the next one
-                i = piece // max(phase.tap_groups * phase.pieces, 1)
-                j = piece // max(phase.pieces, 1) % max(phase.tap_groups, 1)
-                c = piece % max(phase.pieces, 1) * phase.piece
-                tap = phase.start + group * scan.group_in + i * scan.tap_row + j * scan.tap + c
-                for block in range(scan.blocks):
-                    panel = (
-                        phase.panel + (group * scan.blocks + block) * panel_size + piece * run * scan.taps * scan.width
-                    )
-                    out = y_at + phase.y + first * scan.y_row + group * scan.group_out + block * scan.width
-                    channels = scan.group_out - block * scan.width
-                    simd.call(
-                        scan.micro_kernel,
-                        (
-                            places, phase.x_list, phase.y_list, pixels, stretch, x, at + tap, scan.pixel, scan.tap_row,
-                            scan.tap, taps_h, tap_groups, run, panels, panel, y, out, channels, piece,
-                        ),
-                    )  # fmt: skip
+            tap = phase.start + group * scan.group_in
+            for block in range(scan.blocks):
+                panel = phase.panel + (group * scan.blocks + block) * panel_size
+                out = y_at + phase.y + first * scan.y_row + group * scan.group_out + block * scan.width
+                simd.call(
+                    scan.micro_kernel,
+                    (
+                        places, phase.x_list, phase.y_list, pixels, stretch, x, at + tap, scan.pixel, scan.tap_row,
+                        scan.tap, phase.taps_h, phase.tap_groups, phase.run, panels, panel, y, out,
+                        scan.group_out - block * scan.width,
+                    ),
+                )  # fmt: skip
 
 
 @njit(error_model="numpy")

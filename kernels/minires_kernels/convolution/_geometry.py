@@ -58,8 +58,6 @@ PHASE = integers(
     *("x_list", "y_list"),
     # taps; a run is a stretch of source numbers, channels of neighbouring taps, that one stretch of a panel meets
     *("taps_h", "taps_w", "stacks", "tap_groups", "run", "first_tap", "next_tap_row", "next_tap"),
-    # pieces of a run, and numbers in a piece, where a panel is met piece by piece; 0 where it is met as a whole
-    *("pieces", "piece"),
 )
 
 

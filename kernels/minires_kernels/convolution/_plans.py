@@ -33,11 +33,6 @@ from minires_kernels.convolution._geometry import (
 from minires_kernels.simd import Tile, address, registers, vector
 from minires_kernels.window import Pair, Window
 
-PIECE_BYTES = 3 << 13
-"""The most of a panel that tiles meet at once, and half of the least that is cut: a whole panel of many channels would
-come from the second-level cache anew for each tile, and that is too slow for tiles of 16 registers. The pixels' numbers
-need the rest of the first level."""
-
 CHUNK_BYTES, CHUNK_PIXELS = 1 << 15, (32, 128)
 """Pixels between two additions to the running sums of grad_weight: as many as have their numbers, of x and of
 grad_output, in a first-level cache of this size, but not fewer or more than these. Fewer, and the additions would cost
@@ -50,7 +45,7 @@ NO_CASES = np.empty(0, PHASE), NO_PLACES
 
 def _window_sums(tile: Tile) -> int:
     x = np.empty(0, tile.vector.dtype)
-    return address(_direct.window_sums, tile, NO_PLACES, *[0] * 4, x, *[0] * 7, x, 0, x, 0, 0, 0)
+    return address(_direct.window_sums, tile, NO_PLACES, *[0] * 4, x, *[0] * 7, x, 0, x, 0, 0)
 
 
 def _product_sums(tile: Tile) -> int:
@@ -101,7 +96,6 @@ def _correlation(
                 "next_tap_row": next_row * window.size[1],
                 "next_tap": next_tap,
             }
-            fields |= _pieces(fields, s, tile, np.dtype(dtype).itemsize)
         phases.append(record(PHASE, fields))
         panels += taps_h * taps_w * channels * s["blocks"] * tile.width
     divide(s, parts, panels, np.dtype(dtype).itemsize)
@@ -110,15 +104,6 @@ def _correlation(
     programs = program(_direct.pack_weight, dtype), program(_direct.correlate, dtype)
     shares = len(phases) * groups * s["blocks"], ceil(s["N"] * s["bands"] / s["images"])
     return Plan(record(SCAN, s), (np.concatenate(phases), places), programs, shares, panels, packed)
-
-
-def _pieces(phase: dict[str, int], s: dict[str, int], tile: Tile, itemsize: int) -> dict[str, int]:
-    """How a panel is cut for the first-level cache: into equal pieces of a run. Blocks with idle lanes stay whole."""
-    run = phase["run"] * tile.taps * tile.width * itemsize
-    if phase["taps_h"] * phase["tap_groups"] * run <= 2 * PIECE_BYTES or s["group_out"] % tile.width:
-        return {}
-    pieces = next(count for count in range(ceil(run / PIECE_BYTES), phase["run"] + 1) if phase["run"] % count == 0)
-    return {"pieces": pieces, "piece": phase["run"] // pieces}
 
 
 def _one_image(window: Window, N: int, *sizes: int) -> tuple[int, ...]:

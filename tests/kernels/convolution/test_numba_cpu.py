@@ -100,7 +100,7 @@ def test_scratch_left_from_another_geometry_is_never_read(rng):
         ((5, 8, 5, 5), 24, 2, 64),  # rows of 3 pixels, and tiles that cross them and the images
         ((5, 8, 5, 5), 24, 2, 32),
         ((1, 8, 1, 2), 64, 2, 32),  # one pixel: fewer than a tile has rows
-        ((1, 640, 2, 3), 48, 2, 32),  # the same, where a panel is met in pieces: a repeated pixel is added once
+        ((1, 640, 2, 3), 48, 2, 32),  # the same, and panels larger than the first-level cache
         ((1, 640, 2, 3), 48, 2, 16),
         ((3, 96, 7, 4), 128, 2, 64),  # pixels that collide in the cache are moved apart
         ((3, 64, 3, 5), 192, 1, 32),
