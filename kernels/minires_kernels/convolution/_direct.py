@@ -72,19 +72,22 @@ def pack_panel(kind: Any, scan: Any, phase: Any, weight: Any, group: int, block:
     width, taps, channels = scan.width, scan.taps, scan.group_out - block * scan.width
     per_channel, per_row, per_tap = taps * width, phase.taps_w * scan.group_in * width, scan.group_in * taps * width
     start = group * scan.weight_group + block * width * scan.weight_out + phase.first_tap
+    # Taken out of their records once: the compiler must assume that a store into the panel changes a record.
+    taps_h, taps_w, next_row, next_tap = phase.taps_h, phase.taps_w, phase.next_tap_row, phase.next_tap
+    weight_in, weight_out = scan.weight_in, scan.weight_out
     for c in range(scan.group_in):
-        for i in range(phase.taps_h):
-            for j in range(phase.taps_w):
-                source = start + c * scan.weight_in + i * phase.next_tap_row + j * phase.next_tap
+        for i in range(taps_h):
+            for j in range(taps_w):
+                source = start + c * weight_in + i * next_row + j * next_tap
                 to = at + i * per_row + j // taps * per_tap + c * per_channel + j % taps * width
                 for lane in range(0, width, kind.lanes):  # innermost: lines of the panel are written as a whole
-                    tap = source + lane * scan.weight_out
+                    tap = source + lane * weight_out
                     if channels - lane >= kind.lanes:
-                        simd.store(simd.gather(kind, weight, tap, scan.weight_out, kind.lanes), panels, to + lane)
+                        simd.store(simd.gather(kind, weight, tap, weight_out, kind.lanes), panels, to + lane)
                     else:
                         weights = simd.zero(kind)
                         if lane < channels:
-                            weights = simd.gather(kind, weight, tap, scan.weight_out, channels - lane)
+                            weights = simd.gather(kind, weight, tap, weight_out, channels - lane)
                         simd.store_part(weights, panels, to + lane, width - lane)
 
 
