@@ -1,6 +1,6 @@
 """Winograd's algorithm as the three kernels of a convolution: which shapes, how memory is laid out, which program runs.
 
-The algorithm is in ``_winograd_algorithm``, its loops are in ``_winograd_loops``.
+The algorithm is in ``_winograd_algorithm``, its loops are in ``_winograd_loops`` and ``_winograd_transforms``.
 """
 
 from __future__ import annotations

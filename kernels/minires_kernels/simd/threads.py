@@ -33,7 +33,6 @@ from minires_kernels.simd.calls import call
 INTP = ir.IntType(types.intp.bitwidth)
 BYTES = ir.IntType(8).as_pointer()
 
-
 CLAIMS = 16
 """Times that a thread goes and takes of its run, if none is taken from it: each time costs some ten nanoseconds, and at
 the end a thread waits for others at most as long as these need for what they took last."""
