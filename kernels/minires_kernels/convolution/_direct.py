@@ -1,7 +1,8 @@
 """The compiled loops of the direct convolution. The page that explains them is the docstring of ``numba_cpu``.
 
-Four programs, each a share of the work for one thread: ``pack_weight`` and ``correlate`` (forward and grad_input),
-``accumulate`` and ``add_sums`` (grad_weight). Two micro-kernels, the only code that is compiled for each tile:
+Four programs, each called for every ``part`` of ``parts``, by some thread or other, whose buffers are those of its
+``worker``: ``pack_weight`` and ``correlate`` (forward and grad_input), ``accumulate`` and ``add_sums`` (grad_weight, of
+which each part has sums of its own). Two micro-kernels, the only code that is compiled for each tile:
 ``window_sums`` and ``product_sums``. All walk over one-dimensional arrays; what there is to know about shapes is in the
 records ``scan`` and ``phase`` and in the lists ``places`` of ``_geometry``. Numba's error model is NumPy's, so that no
 division tests for zero.
@@ -93,17 +94,9 @@ def pack_panel(kind: Any, scan: Any, phase: Any, weight: Any, group: int, block:
 
 @njit(error_model="numpy")
 def pack_weight(
-    kind: Any,
-    part: int,
-    parts: int,
-    worker: int,
-    scans: Any,
-    cases: Any,
-    weight: Any,
-    panels: Any,
-    _third: Any,
+    kind: Any, part: int, parts: int, worker: int, scans: Any, cases: Any, weight: Any, panels: Any, _third: Any,
     _fourth: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Every panel: for each phase, each group and each block of output channels."""
     scan, (phases, _) = scans[0], cases
     count = phases.size * scan.groups * scan.blocks
@@ -274,17 +267,9 @@ def pack_pixels(kind: Any, scan: Any, grad_output: Any, at: int, pixels: int, pa
 
 @njit(error_model="numpy")
 def accumulate(
-    kind: Any,
-    part: int,
-    parts: int,
-    worker: int,
-    scans: Any,
-    cases: Any,
-    x: Any,
-    grad_output: Any,
-    sums: Any,
+    kind: Any, part: int, parts: int, worker: int, scans: Any, cases: Any, x: Any, grad_output: Any, sums: Any,
     packed: Any,
-) -> None:
+) -> None:  # fmt: skip
     """One thread's sums over its images. The shares depend on the number of threads, and on nothing else."""
     scan, phase, places = scans[0], cases[0][0], cases[1]
     at = part * scan.sums_size
@@ -315,17 +300,9 @@ def accumulate(
 
 @njit(error_model="numpy")
 def add_sums(
-    kind: Any,
-    part: int,
-    parts: int,
-    worker: int,
-    scans: Any,
-    cases: Any,
-    sums: Any,
-    grad_weight: Any,
-    _third: Any,
+    kind: Any, part: int, parts: int, worker: int, scans: Any, cases: Any, sums: Any, grad_weight: Any, _third: Any,
     _fourth: Any,
-) -> None:
+) -> None:  # fmt: skip
     """grad_weight (O, C/G, KH, KW): the sums of all threads, added in their order."""
     scan, phase = scans[0], cases[0][0]
     taps_h, taps_w, group_in, group_out = phase.taps_h, phase.taps_w, scan.group_in, scan.group_out

@@ -8,7 +8,7 @@ threads need no sums of their own. The plan chooses. A number of forward or grad
 order in both.
 
 None of this depends on the algorithm: its transforms (``_winograd_transforms``) and the products on its register tiles
-are called by their addresses, which the grid holds.
+are called by their addresses, which the grid holds. ``part``, ``parts`` and ``worker`` as in ``_direct``.
 """
 
 from __future__ import annotations
@@ -26,17 +26,9 @@ FILTERS = 64
 
 @njit(error_model="numpy")
 def spread_filters(
-    kind: Vector,
-    part: int,
-    parts: int,
-    worker: int,
-    grids: Any,
-    _phases: Any,
-    weight: Any,
-    U: Any,
-    _third: Any,
+    kind: Vector, part: int, parts: int, worker: int, grids: Any, _phases: Any, weight: Any, U: Any, _third: Any,
     _fourth: Any,
-) -> None:
+) -> None:  # fmt: skip
     """U of all filters, as panels (position, block of channels out, channel in, tile's width)."""
     grid = grids[0]
     count = grid.O_padded // kind.lanes * grid.C
@@ -51,17 +43,9 @@ def spread_filters(
 
 @njit(error_model="numpy")
 def spread_patches(
-    kind: Vector,
-    part: int,
-    parts: int,
-    worker: int,
-    grids: Any,
-    _phases: Any,
-    x: Any,
-    grad_output: Any,
-    V: Any,
+    kind: Vector, part: int, parts: int, worker: int, grids: Any, _phases: Any, x: Any, grad_output: Any, V: Any,
     work: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Filters first: V of all tiles, and behind it E of all tiles if there is a ``grad_output``."""
     grid = grids[0]
     first, last = part * grid.tiles // parts, (part + 1) * grid.tiles // parts
@@ -175,17 +159,9 @@ def product_sums(
 
 @njit(error_model="numpy")
 def accumulate(
-    kind: Vector,
-    part: int,
-    parts: int,
-    worker: int,
-    grids: Any,
-    _phases: Any,
-    x: Any,
-    grad_output: Any,
-    sums: Any,
+    kind: Vector, part: int, parts: int, worker: int, grids: Any, _phases: Any, x: Any, grad_output: Any, sums: Any,
     work: Any,
-) -> None:
+) -> None:  # fmt: skip
     """One thread's sums over its tiles, for each position; added up by blocks, which bounds the rounding error."""
     grid = grids[0]
     size = grid.positions * grid.U_step
@@ -209,17 +185,9 @@ def accumulate(
 
 @njit(error_model="numpy")
 def gather_filters(
-    kind: Vector,
-    part: int,
-    parts: int,
-    worker: int,
-    grids: Any,
-    _phases: Any,
-    sums: Any,
-    grad_weight: Any,
-    lanes: Any,
+    kind: Vector, part: int, parts: int, worker: int, grids: Any, _phases: Any, sums: Any, grad_weight: Any, lanes: Any,
     _fourth: Any,
-) -> None:
+) -> None:  # fmt: skip
     """grad_weight from the sums of all threads, added in their order."""
     grid = grids[0]
     c, end = part * grid.C // parts, (part + 1) * grid.C // parts
@@ -234,17 +202,9 @@ def gather_filters(
 
 @njit(error_model="numpy")
 def accumulate_filters(
-    kind: Vector,
-    part: int,
-    parts: int,
-    worker: int,
-    grids: Any,
-    _phases: Any,
-    V: Any,
-    grad_weight: Any,
-    lanes: Any,
+    kind: Vector, part: int, parts: int, worker: int, grids: Any, _phases: Any, V: Any, grad_weight: Any, lanes: Any,
     work: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Filters first: the sums of a block of channels out over all tiles, transformed before the next block begins."""
     grid = grids[0]
     at, buffer = worker * grid.work, worker * 9 * kind.lanes
