@@ -16,12 +16,12 @@ from minires_kernels.arena import empty_channels_last, scratch
 from minires_kernels.arrays import Array
 from minires_kernels.convolution import _winograd_loops as loops
 from minires_kernels.convolution import _winograd_transforms as transforms
-from minires_kernels.convolution._geometry import PHASE, Record, Shape, best_tile, flat, integers, record
-from minires_kernels.convolution._winograd_algorithm import Algorithm
+from minires_kernels.convolution._geometry import Record, Shape, best_tile, flat, integers, record
+from minires_kernels.convolution._winograd_algorithm import Algorithm, PatchTransform
 from minires_kernels.convolution._winograd_loops import FILTERS
 from minires_kernels.flat import pixels
 from minires_kernels.simd import Tile, address, in_parallel, kinds, vector
-from minires_kernels.window import Window
+from minires_kernels.window import Pair, Window
 
 FORWARD = {(2, 1): "F2", (4, 1): "F4", (2, 2): "F2 of stride 2"}
 """The algorithm of forward and grad_weight for (m, stride)."""
@@ -30,8 +30,8 @@ ADJOINT = FORWARD | {(2, 2): "F2 of stride 2, adjoint"}
 """The algorithm of grad_input."""
 
 GRID = integers(
-    # x (N, H, W, C) and y (N, OH, OW, O), zeros before x; tiles down and right, in all, and in a block
-    *("N", "H", "W", "C", "OH", "OW", "O", "top", "left", "down", "right", "tiles", "block"),
+    # images, channels of x, and y (N, OH, OW, O); tiles down and right, in all, and in a block
+    *("N", "C", "OH", "OW", "O", "down", "right", "tiles", "block"),
     # channels out padded to a tile's width and channels in to a vector's; numbers between positions of V, M, U, between
     # tiles of V and M; sizes
     *("C_padded", "O_padded", "V_step", "M_step", "U_step", "V_tile", "M_tile", "V_size", "M_size", "U_size"),
@@ -39,13 +39,22 @@ GRID = integers(
     *("strip_O", "work"),
     # strides of the weight, and its first tap and the step to the next (grad_input turns filters round)
     *("weight_in", "weight_out", "first_tap", "next_tap"),
-    # rows and columns of a patch, from one patch to the next, and of its outputs; positions; see ``Algorithm``
-    *("patch_size", "patch_step", "output_size", "positions", "longest_sum"),
+    # rows and columns of the outputs of a patch; positions
+    *("output_size", "positions", "longest_sum"),
     *("rows", "width", "blocks"),
     # addresses; those of transforms that the plan doesn't need are 0
-    *("micro_kernel", "pack_strip", "unpack_strip", "transform_patches", "transform_outputs", "transform_gradients"),
-    *("transform_filters", "transform_sums"),
+    *("micro_kernel", "pack_strip", "unpack_strip", "transform_outputs", "transform_filters", "transform_sums"),
 )
+
+SIDE = integers(
+    # images, and channels filled up to whole vectors; zeros before them
+    *("H", "W", "C", "padded", "top", "left"),
+    # rows and columns of a patch, and from one to the next; numbers between positions and between tiles of V or E
+    *("size", "step", "position_step", "tile_step"),
+    # the address of its transform
+    "transform",
+)
+"""What is cut into patches: x, whose transform is V, and grad_output, whose transform is E."""
 
 
 BLOCK_TILES = 24, 128
@@ -53,13 +62,12 @@ BLOCK_TILES = 24, 128
 share with a strip of x and with U. U is read once for each block: where it is too large for that cache, the fewest
 tiles see to it that each of its numbers is used often enough to hide its way."""
 
-NO_PHASES = np.empty(0, PHASE)
-
 
 class Plan(NamedTuple):
     """Everything about a call that its shapes decide. Buffers are counted in numbers."""
 
     grid: Record
+    sides: Record
     programs: tuple[int, int]
     shares: tuple[int, int]  # in how many parts each of the programs runs
     filters_first: bool
@@ -70,16 +78,14 @@ class Plan(NamedTuple):
 
 def _program(function: Any, dtype: str) -> int:
     x = np.empty(0, dtype)
-    return address(function, vector(dtype), 0, 0, 0, np.empty(0, GRID), NO_PHASES, x, x, x, x)
+    return address(function, vector(dtype), 0, 0, 0, np.empty(0, GRID), np.empty(0, SIDE), x, x, x, x)
 
 
 def _transforms(algorithm: Algorithm, *names: str) -> dict[str, int]:
     """The addresses of these transforms, and of the strips that all need."""
     x, grids = np.empty(0, algorithm.vector.dtype), np.empty(0, GRID)
     examples: dict[str, tuple[Any, ...]] = {
-        "transform_patches": (grids, x, 0, 0, x, 0, x, 0),
         "transform_outputs": (grids, x, 0, 0, 0, x, x, 0, 0),
-        "transform_gradients": (grids, x, 0, 0, x, 0, x, 0),
         "transform_filters": (grids, x, 0, 0, 0, x, 0),
         "transform_sums": (grids, x, *[0] * 6, x, x, 0),
     }
@@ -89,10 +95,30 @@ def _transforms(algorithm: Algorithm, *names: str) -> dict[str, int]:
     return {**addresses, "pack_strip": pack, "unpack_strip": unpack}
 
 
-def _grid(algorithm: Algorithm, x_shape: Shape, y_shape: Shape, before: tuple[int, int], parts: int) -> dict[str, int]:
+def _x_side(algorithm: Algorithm, grid: dict[str, int], shape: Shape, before: Pair) -> Record:
     """``before``: rows and columns of zeros before x."""
-    N, C, H, W = x_shape
-    _, O, OH, OW = y_shape
+    _, C, H, W = shape
+    fields = {"H": H, "W": W, "C": C, "padded": grid["C_padded"], "top": before[0], "left": before[1]}
+    fields |= {"step": algorithm.filtering.step, "position_step": grid["V_step"], "tile_step": grid["V_tile"]}
+    return _side(algorithm.input, fields)
+
+
+def _gradient_side(algorithm: Algorithm, grid: dict[str, int], shape: Shape) -> Record:
+    _, O, OH, OW = shape
+    fields = {"H": OH, "W": OW, "C": O, "padded": grid["strip_O"]}
+    fields |= {"step": algorithm.output_size, "position_step": grid["M_step"], "tile_step": grid["M_tile"]}
+    return _side(algorithm.grad_output, fields)
+
+
+def _side(kind: PatchTransform, fields: dict[str, int]) -> Record:
+    x = np.empty(0, kind.vector.dtype)
+    examples = np.empty(0, GRID), np.empty(0, SIDE), 0, x, 0, 0, x, 0, x, 0
+    pointer = address(transforms.transform_patches, kind, *examples)
+    return record(SIDE, fields | {"size": kind.patch.rows, "transform": pointer})
+
+
+def _grid(algorithm: Algorithm, x_shape: Shape, y_shape: Shape, parts: int) -> dict[str, int]:
+    (N, C, _, _), (_, O, OH, OW) = x_shape, y_shape
     down, right = ceil(OH / algorithm.output_size), ceil(OW / algorithm.output_size)
     tiles, positions = N * down * right, algorithm.size**2
     bytes_per_tile = positions * (C + O) * np.dtype(algorithm.vector.dtype).itemsize
@@ -100,10 +126,8 @@ def _grid(algorithm: Algorithm, x_shape: Shape, y_shape: Shape, before: tuple[in
     block = max(fewest, min(most, kinds.CACHE_BYTES // 2 // bytes_per_tile // 8 * 8))
     block = min(block, ceil(tiles / parts))
     return {
-        **{"N": N, "H": H, "W": W, "C": C, "OH": OH, "OW": OW, "O": O, "top": before[0], "left": before[1]},
-        **{"down": down, "right": right, "tiles": tiles, "block": block},
-        **{"patch_size": algorithm.patch_size, "patch_step": algorithm.filtering.step, "positions": positions},
-        **{"output_size": algorithm.output_size},
+        **{"N": N, "C": C, "OH": OH, "OW": OW, "O": O, "down": down, "right": right, "tiles": tiles, "block": block},
+        **{"output_size": algorithm.output_size, "positions": positions},
     }
 
 
@@ -150,12 +174,12 @@ def _filters_first(algorithm: Algorithm, grid: dict[str, int]) -> bool:
 
 @lru_cache(maxsize=4096)
 def _plan_correlation(
-    name: str, x_shape: Shape, y_shape: Shape, before: tuple[int, int], turned: bool, dtype: str, parts: int,
+    name: str, x_shape: Shape, y_shape: Shape, before: Pair, turned: bool, dtype: str, parts: int,
     register_bytes: int,
 ) -> Plan:  # fmt: skip
     """Of forward, or of grad_input (filters ``turned`` round and transposed). ``register_bytes`` is for the key."""
     algorithm, C, O = Algorithm(vector(dtype), name), x_shape[1], y_shape[1]
-    grid = _grid(algorithm, x_shape, y_shape, before, parts)
+    grid = _grid(algorithm, x_shape, y_shape, parts)
     filters_first = _filters_first(algorithm, grid)
     _, tile = best_tile(algorithm.vector, {grid["tiles"] if filters_first else grid["block"]}, O)
     _layout(grid, algorithm, tile, filters_first, gradient=False)
@@ -167,35 +191,37 @@ def _plan_correlation(
         grid |= {"weight_in": 9, "weight_out": C * 9, "first_tap": 0, "next_tap": 1}
     # What grad_input rounds decides no ReLU: it may sum up more channels in one go, which takes less time.
     grid["longest_sum"] = min(algorithm.filtering.longest_sum * (2 if turned else 1), FILTERS)
-    grid |= _transforms(algorithm, "transform_patches", "transform_outputs", "transform_filters")
+    grid |= _transforms(algorithm, "transform_outputs", "transform_filters")
     if filters_first:
         steps, shares, shared = (loops.spread_patches, loops.correlate_filters), _shares(grid), grid["V_size"]
     else:
         steps, shared = (loops.spread_filters, loops.correlate), grid["U_size"]
         shares = grid["O_padded"] // algorithm.vector.lanes, ceil(grid["tiles"] / grid["block"])
-    return _plan(grid, algorithm, steps, shares, filters_first, shared, parts)
+    sides = _x_side(algorithm, grid, x_shape, before)
+    return _plan(grid, sides, algorithm, steps, shares, filters_first, shared, parts)
 
 
 @lru_cache(maxsize=4096)
 def _plan_grad_weight(
-    name: str, x_shape: Shape, y_shape: Shape, before: tuple[int, int], dtype: str, parts: int, register_bytes: int
+    name: str, x_shape: Shape, y_shape: Shape, before: Pair, dtype: str, parts: int, register_bytes: int
 ) -> Plan:
     algorithm, C, O = Algorithm(vector(dtype), name), x_shape[1], y_shape[1]
-    grid = _grid(algorithm, x_shape, y_shape, before, parts)
+    grid = _grid(algorithm, x_shape, y_shape, parts)
     filters_first = _filters_first(algorithm, grid)
     _, tile = best_tile(algorithm.vector, {min(C, FILTERS) if filters_first else C}, O)
     _layout(grid, algorithm, tile, filters_first, gradient=True)
     x = np.empty(0, dtype)
     grid["micro_kernel"] = address(loops.product_sums, tile, 0, x, *[0] * 4, x, 0, 0, 0, x, *[0] * 4)
     grid |= {"weight_in": 9, "weight_out": C * 9}
-    grid |= _transforms(algorithm, "transform_patches", "transform_gradients", "transform_sums")
+    grid |= _transforms(algorithm, "transform_sums")
     if filters_first:
         steps, shares = (loops.spread_patches, loops.accumulate_filters), _shares(grid)
         shared = grid["V_size"] + grid["M_size"]
     else:
         steps, shares = (loops.accumulate, loops.gather_filters), (parts, parts)
         shared = parts * grid["U_size"]
-    return _plan(grid, algorithm, steps, shares, filters_first, shared, parts)
+    sides = np.concatenate([_x_side(algorithm, grid, x_shape, before), _gradient_side(algorithm, grid, y_shape)])
+    return _plan(grid, sides, algorithm, steps, shares, filters_first, shared, parts)
 
 
 def _shares(grid: dict[str, int]) -> tuple[int, int]:
@@ -204,12 +230,12 @@ def _shares(grid: dict[str, int]) -> tuple[int, int]:
 
 
 def _plan(
-    grid: dict[str, int], algorithm: Algorithm, steps: tuple[Any, Any], shares: tuple[int, int], filters_first: bool,
-    shared: int, parts: int,
+    grid: dict[str, int], sides: Record, algorithm: Algorithm, steps: tuple[Any, Any], shares: tuple[int, int],
+    filters_first: bool, shared: int, parts: int,
 ) -> Plan:  # fmt: skip
     first, second = (_program(step, algorithm.vector.dtype) for step in steps)
     lanes = parts * 9 * algorithm.vector.lanes
-    return Plan(record(GRID, grid), (first, second), shares, filters_first, shared, parts * grid["work"], lanes)
+    return Plan(record(GRID, grid), sides, (first, second), shares, filters_first, shared, parts * grid["work"], lanes)
 
 
 def covers(m: int, window: Window, groups: int) -> bool:
@@ -250,18 +276,18 @@ def grad_input(m: int, grad_output: Array, weight: Array, x_shape: Shape, window
     return grad_x
 
 
-def _correlate(name: str, x: Array, weight: Array, before: tuple[int, int], turned: bool, y: Array) -> None:
+def _correlate(name: str, x: Array, weight: Array, before: Pair, turned: bool, y: Array) -> None:
     parts, dtype = numba.get_num_threads(), y.dtype
     plan = _plan_correlation(name, x.shape, y.shape, before, turned, dtype.name, parts, kinds.REGISTER_BYTES)
     shared, work = scratch("shared", plan.shared, dtype), scratch("patches", plan.work, dtype)
     (first, second), (first_parts, second_parts) = plan.programs, plan.shares
     weight, source, y = flat(np.ascontiguousarray(weight)), pixels(x), pixels(y)
     if plan.filters_first:
-        in_parallel(first, first_parts, plan.grid, NO_PHASES, source, source[:0], shared, work)
-        in_parallel(second, second_parts, plan.grid, NO_PHASES, shared, weight, y, work)
+        in_parallel(first, first_parts, plan.grid, plan.sides, source, source[:0], shared, work)
+        in_parallel(second, second_parts, plan.grid, plan.sides, shared, weight, y, work)
     else:
-        in_parallel(first, first_parts, plan.grid, NO_PHASES, weight, shared, shared, shared)
-        in_parallel(second, second_parts, plan.grid, NO_PHASES, source, shared, y, work)
+        in_parallel(first, first_parts, plan.grid, plan.sides, weight, shared, shared, shared)
+        in_parallel(second, second_parts, plan.grid, plan.sides, source, shared, y, work)
 
 
 def grad_weight(m: int, grad_output: Array, x: Array, window: Window, groups: int) -> Array:
@@ -280,9 +306,9 @@ def grad_weight(m: int, grad_output: Array, x: Array, window: Window, groups: in
         lanes, line = scratch("lanes", plan.lanes, dtype), gradient.reshape(-1)
         (first, second), (first_parts, second_parts) = plan.programs, plan.shares
         if plan.filters_first:
-            in_parallel(first, first_parts, plan.grid, NO_PHASES, pixels(x), pixels(grad_output), shared, work)
-            in_parallel(second, second_parts, plan.grid, NO_PHASES, shared, line, lanes, work)
+            in_parallel(first, first_parts, plan.grid, plan.sides, pixels(x), pixels(grad_output), shared, work)
+            in_parallel(second, second_parts, plan.grid, plan.sides, shared, line, lanes, work)
         else:
-            in_parallel(first, first_parts, plan.grid, NO_PHASES, pixels(x), pixels(grad_output), shared, work)
-            in_parallel(second, second_parts, plan.grid, NO_PHASES, shared, line, lanes, lanes)
+            in_parallel(first, first_parts, plan.grid, plan.sides, pixels(x), pixels(grad_output), shared, work)
+            in_parallel(second, second_parts, plan.grid, plan.sides, shared, line, lanes, lanes)
     return gradient

@@ -109,6 +109,29 @@ def _transposed(rows: Rows) -> Rows:
 
 
 @dataclass(frozen=True)
+class PatchTransform(Kind):
+    """A matrix times a patch of vectors of channels times the transposed matrix: B^T d B or A grad_y A^T."""
+
+    vector: Vector
+    rows: Rows
+
+    @property
+    def size(self) -> int:
+        """Rows and columns of positions."""
+        return len(self.rows)
+
+    @property
+    def patch(self) -> Tile:
+        """What is transformed."""
+        return Tile(self.vector, len(self.rows[0]), len(self.rows[0]))
+
+    @property
+    def matrix(self) -> Matrix:
+        """By what."""
+        return Matrix(self.rows)
+
+
+@dataclass(frozen=True)
 class Algorithm(Kind):
     """One of ``FILTERINGS``, along both axes, on vectors of channels: a compile-time constant of the transforms."""
 
@@ -136,9 +159,14 @@ class Algorithm(Kind):
         return len(self.filtering.output)
 
     @property
-    def patch(self) -> Tile:
-        """The inputs of a patch."""
-        return Tile(self.vector, self.patch_size, self.patch_size)
+    def input(self) -> PatchTransform:
+        """B^T d B, of inputs."""
+        return PatchTransform(self.vector, self.filtering.input)
+
+    @property
+    def grad_output(self) -> PatchTransform:
+        """A grad_y A^T, of gradients of outputs."""
+        return PatchTransform(self.vector, _transposed(self.filtering.output))
 
     @property
     def positions(self) -> Tile:
@@ -146,19 +174,9 @@ class Algorithm(Kind):
         return Tile(self.vector, self.size, self.size)
 
     @property
-    def outputs(self) -> Tile:
-        """The outputs made from a patch."""
-        return Tile(self.vector, self.output_size, self.output_size)
-
-    @property
     def filters(self) -> Tile:
         """3 x 3 vectors."""
         return Tile(self.vector, 3, 3)
-
-    @property
-    def input(self) -> Matrix:
-        """B^T: from a patch of inputs."""
-        return Matrix(self.filtering.input)
 
     @property
     def filter(self) -> Matrix:
@@ -169,11 +187,6 @@ class Algorithm(Kind):
     def output(self) -> Matrix:
         """A^T: to outputs."""
         return Matrix(self.filtering.output)
-
-    @property
-    def grad_output(self) -> Matrix:
-        """A: from gradients of outputs."""
-        return Matrix(_transposed(self.filtering.output))
 
     @property
     def grad_filter(self) -> Matrix:

@@ -9,6 +9,7 @@ order in both.
 
 None of this depends on the algorithm: its transforms (``_winograd_transforms``) and the products on its register tiles
 are called by their addresses, which the grid holds. ``part``, ``parts`` and ``worker`` as in ``_direct``.
+``sides`` are what is cut into patches: x and, for grad_weight, grad_output.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ FILTERS = 64
 
 @njit(error_model="numpy")
 def spread_filters(
-    kind: Vector, part: int, parts: int, worker: int, grids: Any, _phases: Any, weight: Any, U: Any, _third: Any,
+    kind: Vector, part: int, parts: int, worker: int, grids: Any, _sides: Any, weight: Any, U: Any, _third: Any,
     _fourth: Any,
 ) -> None:  # fmt: skip
     """U of all filters, as panels (position, block of channels out, channel in, tile's width)."""
@@ -43,17 +44,17 @@ def spread_filters(
 
 @njit(error_model="numpy")
 def spread_patches(
-    kind: Vector, part: int, parts: int, worker: int, grids: Any, _phases: Any, x: Any, grad_output: Any, V: Any,
+    kind: Vector, part: int, parts: int, worker: int, grids: Any, sides: Any, x: Any, grad_output: Any, V: Any,
     work: Any,
 ) -> None:  # fmt: skip
-    """Filters first: V of all tiles, and behind it E of all tiles if there is a ``grad_output``."""
+    """Filters first: V of all tiles, and behind it E of all tiles if the other side is a ``grad_output``."""
     grid = grids[0]
     first, last = part * grid.tiles // parts, (part + 1) * grid.tiles // parts
     strip = worker * grid.work
-    simd.call(grid.transform_patches, (grids, x, first, last, V, first * grid.V_tile, work, strip))
-    if grad_output.size > 0:
+    simd.call(sides[0].transform, (grids, sides, 0, x, first, last, V, first * grid.V_tile, work, strip))
+    if sides.size > 1:
         e_at = grid.V_size + first * grid.M_tile
-        simd.call(grid.transform_gradients, (grids, grad_output, first, last, V, e_at, work, strip))
+        simd.call(sides[1].transform, (grids, sides, 1, grad_output, first, last, V, e_at, work, strip))
 
 
 # --- forward and grad_input -------------------------------------------------------------------------------------------
@@ -89,7 +90,7 @@ def products(
 
 @njit(error_model="numpy")
 def correlate(
-    kind: Vector, part: int, parts: int, worker: int, grids: Any, _phases: Any, x: Any, U: Any, y: Any, work: Any
+    kind: Vector, part: int, parts: int, worker: int, grids: Any, sides: Any, x: Any, U: Any, y: Any, work: Any
 ) -> None:
     """Blocks of tiles: transformed, multiplied at each position, transformed back."""
     grid = grids[0]
@@ -99,7 +100,7 @@ def correlate(
     strip = m_at + grid.M_size
     for t in range(first, last, grid.block):
         end = min(t + grid.block, last)
-        simd.call(grid.transform_patches, (grids, x, t, end, work, v_at, work, strip))
+        simd.call(sides[0].transform, (grids, sides, 0, x, t, end, work, v_at, work, strip))
         simd.call(
             grid.micro_kernel,
             (
@@ -112,7 +113,7 @@ def correlate(
 
 @njit(error_model="numpy")
 def correlate_filters(
-    kind: Vector, part: int, parts: int, worker: int, grids: Any, _phases: Any, V: Any, weight: Any, y: Any, work: Any
+    kind: Vector, part: int, parts: int, worker: int, grids: Any, _sides: Any, V: Any, weight: Any, y: Any, work: Any
 ) -> None:
     """Filters first: a block of channels out at a time, for all tiles. Its filters are transformed, used, forgotten."""
     grid = grids[0]
@@ -159,7 +160,7 @@ def product_sums(
 
 @njit(error_model="numpy")
 def accumulate(
-    kind: Vector, part: int, parts: int, worker: int, grids: Any, _phases: Any, x: Any, grad_output: Any, sums: Any,
+    kind: Vector, part: int, parts: int, worker: int, grids: Any, sides: Any, x: Any, grad_output: Any, sums: Any,
     work: Any,
 ) -> None:  # fmt: skip
     """One thread's sums over its tiles, for each position; added up by blocks, which bounds the rounding error."""
@@ -172,8 +173,8 @@ def accumulate(
     strip = e_at + grid.M_size
     for t in range(first, last, grid.block):
         end = min(t + grid.block, last)
-        simd.call(grid.transform_patches, (grids, x, t, end, work, v_at, work, strip))
-        simd.call(grid.transform_gradients, (grids, grad_output, t, end, work, e_at, work, strip))
+        simd.call(sides[0].transform, (grids, sides, 0, x, t, end, work, v_at, work, strip))
+        simd.call(sides[1].transform, (grids, sides, 1, grad_output, t, end, work, e_at, work, strip))
         simd.call(
             grid.micro_kernel,
             (
@@ -185,7 +186,7 @@ def accumulate(
 
 @njit(error_model="numpy")
 def gather_filters(
-    kind: Vector, part: int, parts: int, worker: int, grids: Any, _phases: Any, sums: Any, grad_weight: Any, lanes: Any,
+    kind: Vector, part: int, parts: int, worker: int, grids: Any, _sides: Any, sums: Any, grad_weight: Any, lanes: Any,
     _fourth: Any,
 ) -> None:  # fmt: skip
     """grad_weight from the sums of all threads, added in their order."""
@@ -202,7 +203,7 @@ def gather_filters(
 
 @njit(error_model="numpy")
 def accumulate_filters(
-    kind: Vector, part: int, parts: int, worker: int, grids: Any, _phases: Any, V: Any, grad_weight: Any, lanes: Any,
+    kind: Vector, part: int, parts: int, worker: int, grids: Any, _sides: Any, V: Any, grad_weight: Any, lanes: Any,
     work: Any,
 ) -> None:  # fmt: skip
     """Filters first: the sums of a block of channels out over all tiles, transformed before the next block begins."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from minires_kernels import simd
 from minires_kernels.convolution._direct import copy, fill_zero
-from minires_kernels.convolution._winograd_algorithm import Algorithm
+from minires_kernels.convolution._winograd_algorithm import Algorithm, PatchTransform
 from minires_kernels.jit import njit
 from minires_kernels.simd import Vector
 
@@ -75,20 +75,21 @@ def neighbours(grid: Any, first: int, last: int) -> tuple[int, int, int, int]:
 
 @njit(error_model="numpy")
 def transform_patches(
-    kind: Algorithm, grids: Any, x: Any, first: int, last: int, V: Any, at: int, strip: Any, strip_at: int
-) -> None:
-    """V = B^T d B of the patches ``first`` ... ``last``: (position, tile, channel)."""
-    grid = grids[0]
-    C, step, patch_size, between = grid.C_padded, grid.V_step, grid.patch_size, grid.patch_step
+    kind: PatchTransform, grids: Any, sides: Any, k: int, x: Any, first: int, last: int, V: Any, at: int, strip: Any,
+    strip_at: int,
+) -> None:  # fmt: skip
+    """V = B^T d B of the patches ``first`` ... ``last`` of side k: (position, tile, channel)."""
+    grid, side = grids[0], sides[k]
+    C, position_step, size, step = side.padded, side.position_step, side.size, side.step
     while first < last:
         tiles, n, down, right = neighbours(grid, first, last)
-        h, w, columns = down * between - grid.top, right * between - grid.left, (tiles - 1) * between + patch_size
-        simd.call(grid.pack_strip, (x, n, grid.H, grid.W, grid.C, h, patch_size, w, columns, strip, strip_at, C))
-        for start in range(strip_at, strip_at + tiles * between * C, between * C):
+        h, w, columns = down * step - side.top, right * step - side.left, (tiles - 1) * step + size
+        simd.call(grid.pack_strip, (x, n, side.H, side.W, side.C, h, size, w, columns, strip, strip_at, C))
+        for start in range(strip_at, strip_at + tiles * step * C, step * C):
             for c in range(0, C, kind.vector.lanes):
-                patch = simd.tile_load(kind.patch, strip, start + c, columns * C, C)
-                simd.tile_scatter(simd.tile_sandwich(kind.input, patch), V, at + c, kind.size * step, step)
-            at += grid.V_tile
+                patch = simd.tile_sandwich(kind.matrix, simd.tile_load(kind.patch, strip, start + c, columns * C, C))
+                simd.tile_scatter(patch, V, at + c, kind.size * position_step, position_step)
+            at += side.tile_step
         first += tiles
 
 
@@ -111,25 +112,6 @@ def transform_outputs(
             grid.unpack_strip,
             (strip, strip_at, O, rows, columns, y, n, grid.OH, grid.OW, grid.O, h, w, channel),
         )
-        first += tiles
-
-
-@njit(error_model="numpy")
-def transform_gradients(
-    kind: Algorithm, grids: Any, grad_output: Any, first: int, last: int, E: Any, at: int, strip: Any, strip_at: int
-) -> None:
-    """E = A grad_y A^T of the tiles ``first`` ... ``last``: (position, tile, channel)."""
-    grid = grids[0]
-    O, step, rows = grid.strip_O, grid.M_step, grid.output_size
-    while first < last:
-        tiles, n, down, right = neighbours(grid, first, last)
-        h, w, columns = down * rows, right * rows, tiles * rows
-        simd.call(grid.pack_strip, (grad_output, n, grid.OH, grid.OW, grid.O, h, rows, w, columns, strip, strip_at, O))
-        for start in range(strip_at, strip_at + columns * O, rows * O):
-            for o in range(0, O, kind.vector.lanes):
-                outputs = simd.tile_load(kind.outputs, strip, start + o, columns * O, O)
-                simd.tile_scatter(simd.tile_sandwich(kind.grad_output, outputs), E, at + o, kind.size * step, step)
-            at += grid.M_tile
         first += tiles
 
 

@@ -129,7 +129,7 @@ def test_filters_first_changes_no_output(monkeypatch, fresh_plans, rng, m, strid
 def test_filters_come_first_where_they_are_larger_than_the_patches():
     def choice(N, C, O, side):
         algorithm, x_shape, y_shape = Algorithm(vector("float32"), "F4"), (N, C, side, side), (N, O, side, side)
-        return _winograd._filters_first(algorithm, _winograd._grid(algorithm, x_shape, y_shape, (1, 1), 2))
+        return _winograd._filters_first(algorithm, _winograd._grid(algorithm, x_shape, y_shape, 2))
 
     assert choice(8, 512, 512, 7)
     assert choice(1, 256, 256, 14)
