@@ -32,7 +32,7 @@ def main() -> None:
     """Parse, compare, print, write ``results/gradients.jsonl``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("nets", nargs="*", metavar="NET", help=f"any of {', '.join(WORK)}; default: all")
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=24)
     parser.add_argument("--threads", type=int, default=numba.config.NUMBA_DEFAULT_NUM_THREADS)
     options = parser.parse_args()
     for net in options.nets:
