@@ -26,7 +26,7 @@ channels from such a count. Such a tile lies within a row. With one tap at a tim
 then a tile's pixels are the next P of a list, across rows and images, and rows of 7 pixels waste nothing. The last tile
 overlaps its neighbour, so no shape needs a second micro-kernel. A panel of many channels is larger than the first-level
 cache, and comes from the second for each tile: a run of memory, which the processor fetches ahead. (Cutting it into
-pieces that fit, with y collecting the sums, took 1 to 7 % longer on all of the papers' layers.) Where all panels are
+pieces that fit, with y collecting the sums, took 1 to 7 % longer on twelve layers out of twelve.) Where all panels are
 larger than the second-level cache, more images are taken at once, so that they come from memory less often. Output
 lines are fetched before a tile is computed; stores that wait for memory would stop everything.
 
