@@ -39,8 +39,8 @@ GRID = integers(
     *("strip_O", "work"),
     # strides of the weight, and its first tap and the step to the next (grad_input turns filters round)
     *("weight_in", "weight_out", "first_tap", "next_tap"),
-    # rows and columns of the outputs of a patch; positions
-    *("output_size", "positions", "longest_sum"),
+    # positions of a patch; channels that are summed up in one go
+    *("positions", "longest_sum"),
     *("rows", "width", "blocks"),
     # addresses; those of transforms that the plan doesn't need are 0
     *("micro_kernel", "pack_strip", "unpack_strip", "transform_outputs", "transform_filters", "transform_sums"),
@@ -49,8 +49,8 @@ GRID = integers(
 SIDE = integers(
     # images, and channels filled up to whole vectors; zeros before them
     *("H", "W", "C", "padded", "top", "left"),
-    # rows and columns of a patch, and from one to the next; numbers between positions and between tiles of V or E
-    *("size", "step", "position_step", "tile_step"),
+    # rows and columns from one patch to the next; numbers between positions and between tiles of V or E
+    *("step", "position_step", "tile_step"),
     # the address of its transform
     "transform",
 )
@@ -113,8 +113,7 @@ def _gradient_side(algorithm: Algorithm, grid: dict[str, int], shape: Shape) -> 
 def _side(kind: PatchTransform, fields: dict[str, int]) -> Record:
     x = np.empty(0, kind.vector.dtype)
     examples = np.empty(0, GRID), np.empty(0, SIDE), 0, x, 0, 0, x, 0, x, 0
-    pointer = address(transforms.transform_patches, kind, *examples)
-    return record(SIDE, fields | {"size": kind.patch.rows, "transform": pointer})
+    return record(SIDE, fields | {"transform": address(transforms.transform_patches, kind, *examples)})
 
 
 def _grid(algorithm: Algorithm, x_shape: Shape, y_shape: Shape, parts: int) -> dict[str, int]:
@@ -127,7 +126,7 @@ def _grid(algorithm: Algorithm, x_shape: Shape, y_shape: Shape, parts: int) -> d
     block = min(block, ceil(tiles / parts))
     return {
         **{"N": N, "C": C, "OH": OH, "OW": OW, "O": O, "down": down, "right": right, "tiles": tiles, "block": block},
-        **{"output_size": algorithm.output_size, "positions": positions},
+        "positions": positions,
     }
 
 

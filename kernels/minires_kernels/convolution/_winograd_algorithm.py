@@ -46,6 +46,9 @@ class Filtering(NamedTuple):
     long sum would be the largest."""
 
 
+EVEN_AND_ODD: Rows = ((1, 0, 0), (1, 0, 1), (0, 0, 1), (0, 1, 0), (0, 1, 0))
+"""G of stride 2, and of its adjoint: F(2, 2) of taps 0 and 2, then tap 1, for either output."""
+
 FILTERINGS: dict[str, Filtering] = {
     "F2": Filtering(
         input=((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
@@ -82,14 +85,14 @@ FILTERINGS: dict[str, Filtering] = {
     ),
     "F2 of stride 2": Filtering(
         input=((1, 0, -1, 0, 0), (0, 0, 1, 0, 0), (0, 0, -1, 0, 1), (0, 1, 0, 0, 0), (0, 0, 0, 1, 0)),
-        filter=((1, 0, 0), (1, 0, 1), (0, 0, 1), (0, 1, 0), (0, 1, 0)),
+        filter=EVEN_AND_ODD,
         output=((1, 1, 0, 1, 0), (0, 1, 1, 0, 1)),
         step=4,
         longest_sum=64,
     ),
     "F2 of stride 2, adjoint": Filtering(
         input=((1, -1, 0), (0, 1, 0), (0, -1, 1), (1, 0, 0), (0, 1, 0)),
-        filter=((1, 0, 0), (1, 0, 1), (0, 0, 1), (0, 1, 0), (0, 1, 0)),
+        filter=EVEN_AND_ODD,
         output=((0, 0, 0, 1, 0), (1, 1, 0, 0, 0), (0, 0, 0, 0, 1), (0, 1, 1, 0, 0)),
         step=2,
         longest_sum=64,

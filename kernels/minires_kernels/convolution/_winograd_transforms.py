@@ -80,7 +80,7 @@ def transform_patches(
 ) -> None:  # fmt: skip
     """V = B^T d B of the patches ``first`` ... ``last`` of side k: (position, tile, channel)."""
     grid, side = grids[0], sides[k]
-    C, position_step, size, step = side.padded, side.position_step, side.size, side.step
+    C, position_step, step, size = side.padded, side.position_step, side.step, kind.patch.rows
     while first < last:
         tiles, n, down, right = neighbours(grid, first, last)
         h, w, columns = down * step - side.top, right * step - side.left, (tiles - 1) * step + size
@@ -99,7 +99,7 @@ def transform_outputs(
 ) -> None:
     """y = A^T M A of the tiles ``first`` ... ``last``; M holds the channels from ``channel`` on."""
     grid = grids[0]
-    O, step, rows = grid.strip_O, grid.M_step, grid.output_size
+    O, step, rows = grid.strip_O, grid.M_step, kind.output_size
     while first < last:
         tiles, n, down, right = neighbours(grid, first, last)
         h, w, columns = down * rows, right * rows, tiles * rows
