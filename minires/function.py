@@ -89,7 +89,7 @@ class Function:
         return f"{type(self).__name__}({', '.join(settings)})"
 
 
-_CORE = ("minires.function", "minires.tensor", "minires.algebra", "minires.functional", "minires.nn")
+_CORE = tuple(f"minires.{name}" for name in ("function", "tensor", "operators", "algebra", "functional", "nn"))
 """Where an operation may be applied on somebody's behalf: its origin is the first line outside of these."""
 
 

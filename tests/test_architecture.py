@@ -32,6 +32,7 @@ ORDER = (
     ("minires_kernels.lab",),
     ("minires.function",),
     ("minires.algebra", "minires.graph"),
+    ("minires.operators",),
     ("minires.tensor",),
     ("minires.functional",),
     ("minires.nn",),
