@@ -259,47 +259,70 @@ UNTYPED = """
 """
 
 
-def test_what_a_compiler_fails_on_gives_way_to_the_next_with_one_warning(package):
+FAILING = {
+    "a mistake of typing": (UNTYPED, "np.array([4.0])", "TypingError"),
+    "an array outside of the contract": (UNTYPED.replace("x.no_such_attribute", "x / 2"), "np.array(['4'])", "Error"),
+    "one argument too many": (UNTYPED.replace("(x)", "(x, y)").replace("x.no_such_attribute", "x"), "np.ones(1)",
+                              "TypeError"),
+    "a name that is missing": (HALVED.replace("x / 2", "x / missing"), "np.array([4.0])", "NameError"),
+    "a debugger that was quit": (HALVED.replace("return x / 2", "import bdb; raise bdb.BdbQuit"), "np.array([4.0])",
+                                 "BdbQuit"),
+    "a compiler that is broken": (HALVED.replace("return x / 2", "import numba.core.typing as t; t.no()"),
+                                  "np.array([4.0])", "AttributeError"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_what_a_kernel_raises_is_raised_names_it_and_switches_nothing_off(package, name):
     pytest.importorskip("numba", reason="about compiling")
-    package.add("activation/untyped_cpu.py", UNTYPED)
+    source, argument, error = FAILING[name]
+    package.add("activation/mine.py", source)
+    code = f"""
+        import warnings
+        from minires_kernels import activation
+        warnings.simplefilter("error")
+        for _ in range(2):
+            try:
+                with using("mine"):
+                    activation.relu({argument})
+            except Exception as error:
+                print(type(error).__name__, *error.__notes__, "mine" in available("activation", "cpu"))
+    """
+    printed = package.python(code)
+    assert len(printed) == 2
+    assert printed[0] == printed[1], "the second call is no other than the first"
+    assert re.match(rf"\w*{error} in relu of activation/mine.*using\('reference'\).* True$", printed[0])
+
+
+LACKING = """
+    PREFERENCE = 10**6
+    relu_backward = None
+
+    def relu(x):
+        return x / 2
+"""
+
+
+def test_kernels_that_a_file_lacks_are_the_next_ones_with_one_warning(package):
+    package.add("activation/halved.py", LACKING)
     code = """
         import warnings
         from minires_kernels import activation
+        x = np.array([4.0])
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
-            print([float(activation.relu(np.array([4.0]))[0]) for _ in range(2)])
-            print("untyped_cpu" in available("activation", "cpu"))
-        print(len(seen), str(seen[0].message).splitlines()[0], "slower kernels compute instead" in str(seen[0].message))
+            for _ in range(2):
+                print(activation.relu(x)[0], activation.relu_backward(x, x)[0], activation.add(x, x)[0])
+            with using("halved"):
+                print(activation.relu(x)[0], activation.relu_backward(x, x)[0], activation.add(x, x)[0])
+        print(*(f"{each.category.__name__}: {each.message}" for each in seen), sep="\\n")
     """
-    printed = package.python(code)
-    assert printed[:2] == ["[4.0, 4.0]", "False"]
-    assert printed[2].startswith("1 TypingError: ")
-    assert printed[2].endswith("True")
-
-
-def test_a_compilers_error_about_arrays_outside_of_the_contract_is_raised(package):
-    pytest.importorskip("numba", reason="about compiling")
-    package.add("activation/untyped_cpu.py", UNTYPED)
-    code = """
-        from minires_kernels import activation
-        try:
-            activation.relu(np.array([4]))
-        except Exception as error:
-            print(type(error).__name__, "untyped_cpu" in available("activation", "cpu"))
-    """
-    assert package.python(code) == ["TypingError True"]
-
-
-def test_an_error_of_the_kernels_own_is_raised(package):
-    package.add("activation/halved.py", HALVED.replace("x / 2", "x / missing"))
-    code = """
-        from minires_kernels import activation
-        try:
-            activation.relu(np.array([4.0]))
-        except Exception as error:
-            print(type(error).__name__, "halved" in available("activation", "cpu"))
-    """
-    assert package.python(code) == ["NameError True"]
+    *results, warning = package.python(code)
+    assert results == ["2.0 4.0 8.0"] * 3
+    assert warning == (
+        "RuntimeWarning: activation/halved.py has no relu_backward, add, add_relu: the next implementation in the "
+        "order of preference computes them; write them, or import them from minires_kernels.activation.reference"
+    )
 
 
 def test_every_implementation_here_can_be_loaded_where_its_library_is_installed():
