@@ -216,15 +216,25 @@ def test_a_missing_dependency_makes_it_unavailable_and_asking_for_it_says_what_t
         assert command in line
 
 
+EAGER = """
+from numba import njit
+
+@njit("float64(float64)")
+def relu(x):
+    return x.no_such_attribute
+"""
+
+
 @pytest.mark.parametrize(
     ("source", "phrases"),
     [
         ("raise ModuleNotFoundError('No module named astral', name='astral')", ["named astral", "pip install astral"]),
         ("raise OSError('cannot open shared object file')", ["OSError: cannot open", "activation/halved"]),
         ("PREFERENCE = 10**6\nrelu = undefined", ["NameError: name 'undefined'", "activation/halved"]),
+        (EAGER, ["TypingError", "no_such_attribute", "activation/halved"]),
         ("raise ModuleNotFoundError('No module named cupy', name='cupy')", None),
     ],
-    ids=["missing", "shared library", "mistake", "cupy"],
+    ids=["missing", "shared library", "mistake", "typing", "cupy"],
 )
 def test_what_cannot_be_imported_gives_way_to_the_next_with_one_warning(package, source, phrases):
     package.add("activation/halved.py", source)
@@ -235,16 +245,18 @@ def test_what_cannot_be_imported_gives_way_to_the_next_with_one_warning(package,
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             print(activation.relu(np.array([4.0]))[0], "halved" in available("patches", "cpu"))
-        print(*(f"{each.category.__name__}: {each.message}" for each in seen), sep="\\n")
+        print(*(" ".join(f"{each.category.__name__}: {each.message}".split()) for each in seen), sep="\\n")
     """
     result, *warnings = [line for line in package.python(code) if line]
     assert result == "4.0 False"
     if phrases is None:
         assert warnings == [], "that arrays on the CPU need no GPU is no news"
     else:
-        (warning,) = warnings
+        warning, *others = warnings
+        assert len(others) == (source is EAGER), "one for each cause: Numba names the file in its message"
         for phrase in ("RuntimeWarning: ", "slower kernels compute instead", *phrases):
             assert phrase in warning
+        assert "numba" not in warning.rpartition(";")[2], "a mistake of one's own isn't mended by another Numba"
 
 
 UNTYPED = """
