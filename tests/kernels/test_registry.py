@@ -146,12 +146,18 @@ class Copy:
         code = "from minires_kernels import *\nimport numpy as np\n" + textwrap.dedent(code)
         return self.run("-c", code).splitlines()
 
-    def run(self, *arguments):
+    def contract_tests(self, *options, code=0):
+        """What the contract tests print on this copy."""
+        paths = f"pythonpath={REPOSITORY} {self.folder}"
+        tests = "tests/kernels/test_contract.py"
+        return self.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", paths, tests, *options, code=code)
+
+    def run(self, *arguments, code=0):
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
         finished = subprocess.run(
             [sys.executable, *arguments], env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False
         )
-        assert finished.returncode == 0, finished.stdout + finished.stderr
+        assert finished.returncode == code, finished.stdout + finished.stderr
         return finished.stdout
 
 
@@ -349,7 +355,7 @@ def test_every_implementation_here_can_be_loaded_where_its_library_is_installed(
 
 
 def test_when_nothing_covers_a_call_the_error_lists_what_is_known(package):
-    package.add("mirror/__init__.py", "KERNELS = ('flip',)")
+    package.add("mirror/__init__.py", "KERNELS = {'flip': ('y',)}")
     package.add(
         "mirror/reference.py", "def flip(x):\n    return x[::-1]\n\ndef covers(kernel, x):\n    return x.ndim > 0"
     )
@@ -389,10 +395,34 @@ def test_the_readmes_first_example_runs():
 
 def test_the_readmes_implementation_is_found_and_passes_the_contract_tests(package):
     package.add("patches/one_view.py", readme_blocks()[1])
-    paths = f"pythonpath={REPOSITORY} {package.folder}"
-    printed = package.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", paths,
-                          "tests/kernels/test_contract.py", "-k", "one_view or refused")  # fmt: skip
+    printed = package.contract_tests("-k", "one_view or refused")
     assert int(re.search(r"(\d+) passed", printed)[1]) > 200
+
+
+def test_the_contract_tests_skip_what_cannot_run_here_and_say_why(package):
+    """A kernel for a GPU, or one whose library is missing, is neither tried nor left out without a word."""
+    package.add("activation/on_gpu.py", HALVED + "    DEVICE = 'cuda'")
+    package.add("activation/foreign.py", "import no_such_library")
+    printed = package.contract_tests("-k", "activation and (on_gpu or foreign)", "-rs")
+    assert re.search(r"SKIPPED \[\d{2,}\] .*activation/on_gpu needs a GPU: ", printed), printed
+    assert re.search(r"SKIPPED \[\d{2,}\] .*'foreign' is not available .*pip install no_such_library", printed), printed
+    assert not re.search(r"\d+ passed", printed)
+
+
+def test_a_wrong_kernel_is_shown_by_its_axes(package):
+    wrong = """
+        from minires_kernels.convolution.reference import grad_input, grad_weight, forward as right
+
+        def forward(x, weight, window, groups=1):
+            y = right(x, weight, window, groups)
+            y[:, :, -1] += 1
+            return y
+    """
+    package.add("convolution/wrong.py", wrong)
+    printed = package.contract_tests("-k", "wrong and agrees and float64 and 3x3-", code=1)
+    assert re.search(
+        r"y: \d+ of \d+ elements are wrong, all at oh = \d \(the last\); \(n, o, oh, ow\) = \(", printed
+    ), printed
 
 
 def test_the_readmes_table_lists_every_kernel():

@@ -25,7 +25,12 @@ from minires_kernels.registry import select
 from minires_kernels.window import Window
 
 FAMILY = "convolution"
-KERNELS = ("forward", "grad_input", "grad_weight")
+KERNELS = {
+    "forward": ("y n o oh ow",),
+    "grad_input": ("grad_x n c h w",),
+    "grad_weight": ("grad_weight o c kh kw",),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def forward(x: Array, weight: Array, window: Window, groups: int = 1) -> Array:

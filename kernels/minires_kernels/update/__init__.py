@@ -20,7 +20,10 @@ from minires_kernels.arrays import Array
 from minires_kernels.registry import select
 
 FAMILY = "update"
-KERNELS = ("sgd",)
+KERNELS = {
+    "sgd": ("parameter", "velocity"),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def sgd(
