@@ -288,8 +288,8 @@ POOLS = [
     ("global", (2, 17, 4, 3), Window.of((4, 3)), False),
     ("C = 1", (1, 1, 5, 4), Window.of(2), False),
     ("C = 40", (2, 40, 4, 5), Window.of(3, stride=2, padding=1), False),
-    ("windows beyond all four sides", (2, 3, 4, 2), Window.of(2, stride=3, padding=(3, 4)), False),
-    ("no window meets the pixels", (1, 2, 2, 1), Window.of(1, stride=7, padding=(2, 3)), False),
+    ("much padding: windows beyond all four sides", (2, 3, 4, 2), Window.of(2, stride=3, padding=(3, 4)), False),
+    ("much padding: no window meets the pixels", (1, 2, 2, 1), Window.of(1, stride=7, padding=(2, 3)), False),
     ("empty batch", (0, 3, 6, 5), Window.of(3, stride=2, padding=1), False),
 ]
 DILATED_POOLS = [
