@@ -240,7 +240,7 @@ def _plan(
 def covers(m: int, window: Window, groups: int) -> bool:
     """3x3 windows without dilation and groups: of stride 1 with padding 0 to 2, or for m = 2 of stride 2, padding 1."""
     stride, padding = window.stride, window.padding
-    if groups != 1 or window != Window((3, 3), stride, padding):
+    if groups != 1 or window.size != (3, 3) or window.dilation != (1, 1):
         return False
     return (stride == (1, 1) and max(padding) <= 2) or (m == 2 and stride == (2, 2) and padding == (1, 1))
 
