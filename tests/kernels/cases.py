@@ -103,6 +103,9 @@ GEOMETRIES = [
     ("windows beyond all four sides", (2, 2, 3, 2), 3, 1, Window.of(2, stride=2, padding=(4, 5))),
     ("taps around the image", (2, 3, 2, 3), 2, 1, Window.of(2, padding=(3, 4), dilation=(5, 6))),
     ("3x3, two zeros around one column", (2, 3, 2, 1), 4, 1, Window.of(3, padding=2)),
+    ("no channel in", (2, 0, 5, 6), 4, 2, Window.of(3, padding=1)),
+    ("no channel out", (2, 3, 5, 6), 0, 1, Window.of(3, padding=1)),
+    ("no pixel but padding", (2, 3, 0, 2), 4, 1, Window.of((1, 2), padding=1)),
     ("empty batch", (0, 3, 5, 6), 4, 1, Window.of(3, padding=1)),
     ("empty batch, groups and stride", (0, 4, 5, 6), 4, 2, Window.of(3, stride=2, padding=1)),
 ]
