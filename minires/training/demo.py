@@ -55,9 +55,7 @@ class Result:
     seconds: float
 
 
-def run_demo(
-    folder: str | Path | None = None, *, epochs: int = EPOCHS, nets: Sequence[str] = NETS
-) -> list[Result]:
+def run_demo(folder: str | Path | None = None, *, epochs: int = EPOCHS, nets: Sequence[str] = NETS) -> list[Result]:
     """Check gradients, train ``nets``, print the table; write everything into ``folder``.
 
     ``training-error.png`` (the curves), ``table.txt``, ``log.csv`` (each epoch of each net, added as the nets are

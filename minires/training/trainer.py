@@ -51,11 +51,11 @@ class Epoch:
         return self.train_error if math.isnan(self.test_error) else self.test_error
 
     def __str__(self) -> str:
-        test = "" if math.isnan(self.test_error) else f"  test {self.test_error:5.2f} %, loss {self.test_loss:.4f}"
+        test = "" if math.isnan(self.test_error) else f"  test {self.test_error:.2f} %, loss {self.test_loss:.3f}"
         return (
-            f"epoch {self.epoch:3}  lr {self.lr:<5.3g}  train {self.train_error:5.2f} %, loss {self.train_loss:.4f}"
+            f"epoch {self.epoch:3}  lr {self.lr:g}  train {self.train_error:.2f} %, loss {self.train_loss:.3f}"
             f"{test}  {self.seconds:.1f} s"
-        )  # fits a terminal of 80 columns
+        )  # at most 80 columns wide
 
 
 class DivergenceError(RuntimeError):
@@ -98,8 +98,9 @@ class Trainer:
         if not len(loader) or (test is not None and not len(test)):
             raise ValueError("Trainer.fit: there is nothing to train on, or to test with: a split has no images")
         if not self.history:
-            self._begin_log()
+            self._claim_log()
         try:
+            self._write_log()
             for _ in range(epochs):
                 self._one_more_epoch(loader, test)
         finally:
@@ -124,8 +125,8 @@ class Trainer:
             self.after_epoch(epoch, is_best)
         self.progress.epoch(str(epoch))  # last: what a person has read about is saved
 
-    def _begin_log(self) -> None:
-        """Take possession of the log's path; the log of another training is never replaced."""
+    def _claim_log(self) -> None:
+        """Make the log, so that no other training takes the same file, as this one takes no other's."""
         if self.log is None:
             return
         self.log.parent.mkdir(parents=True, exist_ok=True)
