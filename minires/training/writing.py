@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,7 +41,7 @@ def write_file(path: str | Path, content: bytes) -> None:
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     _sync_folder(path.parent)
 
@@ -107,7 +106,7 @@ def _numbered(base: Path) -> Path:
 def _open_unfinished(folder: Path) -> tuple[Path, int]:
     """(path, descriptor) of a new file in ``folder`` under a name of its own, locked for as long as it is open."""
     while True:
-        path = folder / UNFINISHED.format(secrets.token_hex(8))
+        path = folder / UNFINISHED.format(os.urandom(8).hex())
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         if fcntl:
             with suppress(OSError):  # a file system without locks
