@@ -178,6 +178,8 @@ def evaluate(
     images = data_sets.load(data or str(trained_on), root)
     if saved.data is not None:
         images = saved.data.normalize(images)
+        if images.name != trained_on:
+            typer.echo(f"trained on {trained_on}; {images.name} is other data, normalized alike", err=True)
     elif trained_on not in (None, images.name) or saved.options.get("num_classes") != len(images.classes):
         raise ValueError(f"{checkpoint} was trained on {trained_on or 'other classes'}, not on {images.name}")
     else:
@@ -262,10 +264,13 @@ def _image_shape(model: str, image: str | None) -> list[int]:
 
 
 def _integers(text: str, option: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"{option}: expected integers separated by commas, got {text!r}") from None
+    numbers = []
+    for part in text.split(","):
+        try:
+            numbers.append(int(part))
+        except ValueError:
+            raise ValueError(f"{option}: expected integers separated by commas, got {part!r}") from None
+    return numbers
 
 
 def _milestones(given: list[int] | None, epochs: int) -> list[int]:

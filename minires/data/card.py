@@ -77,7 +77,8 @@ class DataCard:
         name, classes, std = stored["name"], stored["classes"], stored["std"]
         if not isinstance(classes, list) or not all(isinstance(each, str) for each in (name, *classes)):
             raise TypeError("the name of its data must be a text, and the classes a list of texts")
-        mean = np.array(stored["mean"], np.float32).reshape(stored["image_shape"])  # (C, H, W)
+        with np.errstate(over="ignore"):  # what overflows isn't finite
+            mean = np.array(stored["mean"], np.float32).reshape(stored["image_shape"])  # (C, H, W)
         if mean.ndim != 3 or not np.isfinite(mean).all() or not 0 < float(std) < np.inf:
             raise ValueError("mean (C, H, W) and std of its data must be finite, and std above 0")
         return cls(name, tuple(classes), mean, float(std))
