@@ -30,7 +30,7 @@ ORDER = (
     ("minires_kernels.arena", "minires_kernels.simd", "minires_kernels.flat", "minires_kernels.launch"),
     (FAMILY,),
     ("minires_kernels.lab",),
-    ("minires.function",),
+    ("minires.function", "minires.dtypes"),
     ("minires.algebra", "minires.graph"),
     ("minires.operators",),
     ("minires.tensor",),
