@@ -31,7 +31,7 @@ ORDER = (
     ("minires_kernels.differences",),
     (FAMILY,),
     ("minires_kernels.lab",),
-    ("minires.function",),
+    ("minires.function", "minires.dtypes"),
     ("minires.algebra", "minires.graph"),
     ("minires.operators",),
     ("minires.tensor",),
