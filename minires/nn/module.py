@@ -16,6 +16,7 @@ import numpy as np
 from minires.graph import watching
 from minires.tensor import Parameter, Tensor
 from minires_kernels.arrays import Array, array_module, to_cpu, to_gpu
+from minires_kernels.fit import unwritable
 
 
 class Module:
@@ -126,7 +127,7 @@ class Module:
 
         Everything is checked before anything is written. Raises ValueError that lists all missing and unexpected names
         (unless ``strict`` is False), each unexpected one with the nearest name that the module has, and (always) all
-        wrong shapes and all values that aren't numbers.
+        wrong shapes, all values that aren't numbers, and all arrays of the module that can't be written.
         """
         own = dict(self._named_arrays())
         missing = [name for name in own if name not in state]
@@ -137,6 +138,7 @@ class Module:
             if name in state and np.shape(state[name]) != array.shape
         ]
         strange = [name for name in own if name in state and not _is_numeric(state[name])]
+        fixed = [f"{name} {reason}" for name, array in own.items() if name in state and (reason := unwritable(array))]
         problems = []
         if strict and missing:
             problems.append(f"missing: {', '.join(missing)}")
@@ -146,11 +148,16 @@ class Module:
             problems.append("wrong shape: " + ", ".join(wrong))
         if strange:
             problems.append("not numbers: " + ", ".join(strange))
+        if fixed:
+            problems.append(f"can't be written: {', '.join(fixed)}; give the module a copy of it, array.copy()")
         if problems:
             raise ValueError(f"load_state_dict: {type(self).__name__} doesn't fit; {'; '.join(problems)}")
-        for name, array in own.items():
-            if name in state:
-                array[...] = array_module(array).asarray(state[name])
+        # Copies, since a value may itself be an array of this module; and all of them first, since one may fail.
+        values = {
+            name: array_module(array).array(state[name], array.dtype) for name, array in own.items() if name in state
+        }
+        for name, value in values.items():
+            own[name][...] = value
 
     def _named_arrays(self) -> Iterator[tuple[str, Array]]:
         """(path, array) of every parameter and all state; what is shared comes under each of its paths."""
