@@ -208,12 +208,6 @@ def test_a_reader_that_goes_away_gets_no_traceback(tmp_path, arguments):
     assert "Exception ignored" not in err
 
 
-# ---------------------------------------------------------------- a folder for each run
-
-
-# ---------------------------------------------------------------- evaluate knows the data
-
-
 # ---------------------------------------------------------------- version, completion
 
 
