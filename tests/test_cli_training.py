@@ -116,7 +116,7 @@ def test_a_training_interrupted_in_its_first_epoch_has_nothing_to_show_and_leave
     for folder in (("--folder", tmp_path / "run"), ()):
         monkeypatch.chdir(tmp_path)
         status, out, err = run("train", "plain8", *folder, *SMALL)
-        assert (status, out, err) == (130, "", "stopped before epoch 1 was complete; nothing was saved\n")
+        assert (status, out, err) == (130, "", "stopped before epoch 1 was complete; no epoch was saved\n")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
