@@ -136,6 +136,7 @@ def test_the_description_that_the_damaged_ones_are_made_of_is_read(tmp_path):
     {"minires": described(data=card(std=0))},
     {"minires": described(data=card(image_shape=[2, 2]))}, {"minires": described(data=card(classes="ab"))},
     {"minires": described(data=card(mean=[1, 2, 3]))}, {"minires": described(data=card(mean=[1, 2, 3, float("nan")]))},
+    {"minires": described(data=card(name="x\x1b]0;"))}, {"minires": described(data=card(classes=["a\n"]))},
     {"minires": described()[:-1] + ', "model": "resnet14"}'},
 ])  # fmt: skip
 def test_a_file_of_someone_else_is_refused(tmp_path, metadata):
