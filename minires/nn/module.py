@@ -112,9 +112,9 @@ class Module:
         for module in self.modules():
             for name, value in vars(module).items():
                 if isinstance(value, Parameter):
-                    converted, value.grad = convert(value.data), None
-                    if converted is not value.data:  # otherwise a backward pass that is still to come needs it as it is
-                        value.data = converted
+                    converted = convert(value.data)
+                    if converted is not value.data:  # what stays as it is keeps its gradient, and hasn't changed
+                        value.data, value.grad = converted, None
                 elif _is_array(value):
                     setattr(module, name, convert(value))
         return self
