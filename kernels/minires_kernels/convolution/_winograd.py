@@ -14,9 +14,9 @@ import numpy as np
 
 from minires_kernels.arena import empty_channels_last, scratch
 from minires_kernels.arrays import Array
-from minires_kernels.convolution import numba_cpu
 from minires_kernels.convolution import _winograd_loops as loops
 from minires_kernels.convolution import _winograd_transforms as transforms
+from minires_kernels.convolution import numba_cpu
 from minires_kernels.convolution._geometry import Record, Shape, best_tile, flat, integers, record
 from minires_kernels.convolution._winograd_algorithm import Algorithm, PatchTransform
 from minires_kernels.convolution._winograd_loops import FILTERS, LANES
@@ -37,7 +37,7 @@ GRID = integers(
     # tiles of V and M; sizes
     *("C_padded", "O_padded", "V_step", "M_step", "U_step", "V_tile", "M_tile", "V_size", "M_size", "U_size"),
     # channels in a strip of y, padded to a vector's; numbers in a strip; in the work space of one thread, which ends with
-    # a strip and what has been watched of outputs
+    # it and what has been watched of outputs
     *("strip_O", "strip", "work"),
     # strides of the weight, and its first tap and the step to the next (grad_input turns filters round)
     *("weight_in", "weight_out", "first_tap", "next_tap"),

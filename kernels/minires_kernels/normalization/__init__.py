@@ -9,10 +9,9 @@ Contract, for each implementation (Ioffe and Szegedy 2015; channels on axis 1, m
   flows through them too: with x_hat = (x - mean) inverse_std and g the gradient behind the ReLU,
   ``grad_x = weight inverse_std (g - mean(g) - x_hat mean(g x_hat))``, grad_weight = sum(g x_hat), grad_bias = sum(g).
 - ``normalize_backward``: the same when the statistics are constants (evaluation): ``grad_x = weight inverse_std g``.
-- NaN and infinities: a NaN in a channel makes both its statistics NaN, infinities make its mean infinite (or NaN) and
-  its variance NaN; when mean and variance are given, one in x or grad_output reaches y, grad_x and grad_addend at its own
-  pixel alone (with statistics of x itself, all of the channel's grad_x), and its channel's grad_weight and grad_bias;
-  never another channel. The ReLU's gate is that of ``activation``: chosen, not multiplied, and open where y is NaN.
+- NaN and infinities stay in their channel. A NaN makes both of its statistics NaN, an infinity its variance. One in x
+  or grad_output reaches y, grad_addend and, with constant statistics, grad_x at its own pixel alone, and the channel's
+  grad_weight and grad_bias. The ReLU's gate is that of ``activation``: chosen, not multiplied, and open where y is NaN.
 - x (N, C, H, W), any strides; mean, inverse_std, weight, bias (C,); all of one dtype, float32 or float64, which every
   returned array keeps. Results lie in memory as x does where x is contiguous or channels-last. Inputs never written.
 
