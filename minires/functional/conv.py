@@ -11,7 +11,7 @@ from minires.function import Function
 from minires.functional.checks import require_tensor, shapes
 from minires.tensor import Tensor, apply
 from minires_kernels import Window, convolution
-from minires_kernels.arrays import Array
+from minires_kernels.arrays import Array, total
 
 
 class Conv2d(Function):
@@ -39,7 +39,7 @@ class Conv2d(Function):
         if needs_weight:
             grad_weight = convolution.grad_weight(grad_output, x, self.window, self.groups)
         if needs_bias:
-            grad_bias = grad_output.sum((0, 2, 3))
+            grad_bias = total(grad_output, (0, 2, 3))
         return grad_x, grad_weight, grad_bias
 
 
