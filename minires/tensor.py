@@ -28,7 +28,8 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
     """The result of ``function`` on ``inputs``, as a node of the graph. None stands for an absent input.
 
     A Function instance is one application: it can be applied once. Raises TypeError for inputs that aren't tensors or
-    whose floating-point types differ (nothing widens silently), RuntimeError for a second application.
+    whose floating-point types differ (nothing widens silently), and for a result that isn't one array of their type;
+    RuntimeError for a second application.
     """
     watcher = watching()
     if function.expand is not None and (watcher is not None or forced() == "reference"):
@@ -37,7 +38,7 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
         raise RuntimeError(
             f"{function!r} was applied already{function.where()}; an instance is one application: make a new one"
         )
-    arrays = _arrays(function, inputs)
+    arrays, dtype = _arrays(function, inputs)
     if tracking():
         function.needs_input_grad = tuple(tensor is not None and tensor.requires_grad for tensor in inputs)
     else:
@@ -46,12 +47,17 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
         array = function.forward(*arrays)
     except ValueError as error:  # NumPy's own, about shapes: it doesn't know the operation
         raise ValueError(f"{type(function).__name__}: {error}; inputs {_listing(inputs)}") from error
+    except Exception as error:
+        error.add_note(f"in the forward pass of {function!r}; inputs {_listing(inputs)}")
+        raise
     try:
         output = Tensor(array if type(array) is np.ndarray else _one_array(array))
     except TypeError as error:
         raise TypeError(f"{type(function).__name__}: forward must return one array of numbers; {error}") from error
+    requires_grad = True in function.needs_input_grad
+    if output._data.dtype is not dtype:  # an array of integers has no gradient
+        requires_grad = _is_floating(function, output, dtype, inputs) and requires_grad
     function.number = next(_numbers)
-    requires_grad = True in function.needs_input_grad and output._data.dtype.kind == "f"
     if requires_grad or watcher is not None:
         function.origin = origin_of_call()
     if requires_grad:
@@ -65,7 +71,8 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
     return output
 
 
-def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> list[Array | None]:
+def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> tuple[list[Array | None], np.dtype[Any] | None]:
+    """The arrays of ``inputs``, and the floating-point type that they have in common; None if all hold integers."""
     arrays: list[Array | None] = []
     dtype = None
     for position, tensor in enumerate(inputs):
@@ -86,7 +93,21 @@ def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> list[Array
                     "nothing widens silently: convert one with .astype(...)"
                 )
             dtype = array.dtype
-    return arrays
+    return arrays, dtype
+
+
+def _is_floating(
+    function: Function, output: Tensor, dtype: np.dtype[Any] | None, inputs: tuple[Tensor | None, ...]
+) -> bool:
+    """Whether ``output`` holds floating-point numbers. Raises TypeError if they are of another type than the inputs."""
+    if output.dtype.kind != "f":
+        return False
+    if dtype is not None and output.dtype != dtype and not function.casts:
+        raise TypeError(
+            f"{type(function).__name__}: forward made {output.dtype} of {_listing(inputs)}; nothing widens silently: "
+            f"return array.astype({dtype})"
+        )
+    return True
 
 
 def _one_array(value: Any) -> Array:
