@@ -357,6 +357,8 @@ class Index(Function):
 class Cast(Function):
     """x in another floating-point type; the gradient is cast back."""
 
+    casts = True
+
     def __init__(self, dtype: Any) -> None:
         self.dtype = dtype
 
