@@ -257,7 +257,7 @@ def to_ours(value):
 
 def kept(x, found, p):
     """What PyTorch would have made of ``x`` with the elements dropped that we have dropped."""
-    return x * torch.from_numpy((found.data != 0).astype(found.dtype)) / (1 - p)
+    return x * torch.tensor(found.data != 0).to(x.dtype) / (1 - p)
 
 
 def judgement(expected, found, leaves, upstream, dtype):

@@ -36,7 +36,7 @@ def as_pair(value: int | Sequence[int], name: str, *, least: int, op: str = "Win
     Raises TypeError when it isn't one or two integers, ValueError when one of them is below ``least`` or above
     ``LARGEST``; both name ``op`` and ``name``.
     """
-    items = tuple(value) if isinstance(value, Sequence) else (value, value)
+    items = tuple(value) if isinstance(value, Sequence) and not isinstance(value, bytes) else (value, value)
     if len(items) != 2 or not all(is_integer(item) for item in items):
         raise TypeError(f"{op}: {name} must be an integer or a pair of integers, got {shown(value)}")
     vertical, horizontal = int(items[0]), int(items[1])

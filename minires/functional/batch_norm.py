@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from minires.function import Function
 from minires.functional.activation import relu
 from minires.functional.checks import require_flag, require_number, require_tensor, shapes
@@ -186,7 +188,7 @@ def _checked(
     C = x.shape[1]
     require_flag(op, "training", training)
     require_number(op, "momentum", momentum, least=0, most=1)
-    eps = require_number(op, "eps", eps, least=0)
+    eps = require_number(op, "eps", eps, least=0, most=float(np.finfo(x.dtype).max))
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None:
             require_tensor(op, name, parameter)

@@ -43,8 +43,8 @@ def require_number(op: str, name: str, value: object, *, least: float | None = N
         raise TypeError(f"{op}: {name} must be a number, got {_named(value)}")
     try:
         number = float(value)
-    except OverflowError:  # a whole number beyond all floats
-        number = math.inf
+    except OverflowError as error:
+        raise ValueError(f"{op}: {name} is a whole number beyond all floats, got {shown(value)}") from error
     if least is not None and (not least <= number <= most or math.isinf(number)):
         limits = f"a finite number of at least {least}" if most == math.inf else f"a number from {least} to {most}"
         raise ValueError(f"{op}: {name} must be {limits}, got {shown(value)}")
@@ -52,10 +52,13 @@ def require_number(op: str, name: str, value: object, *, least: float | None = N
 
 
 def require_integer(op: str, name: str, value: object) -> int:
-    """``value`` as an int. Raise TypeError unless it is a whole number."""
+    """``value`` as an int. Raise TypeError unless it is a whole number, ValueError for one beyond 64 bits."""
     if not is_integer(value):
         raise TypeError(f"{op}: {name} must be an integer, got {_named(value)}")
-    return int(value)  # type: ignore[call-overload,no-any-return]
+    number: int = int(value)  # type: ignore[call-overload]
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"{op}: {name} must be an integer of 64 bits, got {shown(value)}")
+    return number
 
 
 def require_flag(op: str, name: str, value: object) -> None:
@@ -73,19 +76,44 @@ def require_axis(op: str, axis: object, ndim: int, shape: str) -> int:
 
 
 def as_array(op: str, name: str, value: object, *, like: Tensor) -> Array:
-    """The array of a Tensor, an array or a list. Raise TypeError for anything else.
+    """The array of a Tensor, an array, a list or a number. Raise TypeError for anything else.
 
-    It belongs to the library of ``like``; Python's fractions, which have no width, take that of ``like``.
+    It belongs to the library of ``like``. Python's numbers, which have no width, take that of ``like``; ValueError if
+    it can't hold them.
     """
     if isinstance(value, Tensor):
         return value.data
     try:
         array = array_module(like.data).asarray(value)
-    except (TypeError, ValueError) as error:  # a ragged list; another device's array
+    except (TypeError, ValueError, RuntimeError) as error:  # a ragged list; tensors; another device's array
         raise TypeError(f"{op}: {name} must be an array, got {shown(value)} ({error})") from error
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{op}: {name} must be an array of numbers, got {shown(value)}")
-    return array.astype(like.dtype) if array.dtype.kind == "f" and not hasattr(value, "dtype") else array
+    has_width = hasattr(value, "dtype") and array.ndim
+    return array if has_width else _as_wide_as(like.dtype, array, f"{op}: {name}")
+
+
+def _as_wide_as(dtype: Any, array: Array, name: str) -> Array:
+    """``array`` in ``dtype`` if both hold integers or both fractions; fractions beside integers in float32."""
+    if array.dtype.kind == "f" and dtype.kind != "f":
+        dtype = np.dtype(np.float32)
+    if (array.dtype.kind == "f") != (dtype.kind == "f") or "b" in (array.dtype.kind, dtype.kind):
+        return array
+    with np.errstate(over="ignore"):
+        narrow = array.astype(dtype)
+    if (narrow != array).any() if dtype.kind != "f" else (np.isinf(narrow) & ~np.isinf(array)).any():
+        raise ValueError(f"{name} has a number that {dtype} can't hold: {shown(array)}")
+    return narrow
+
+
+def items_of(value: object) -> tuple[Any, ...] | None:
+    """The items of a sequence, or None for what is none; a Tensor isn't: its rows are seldom meant."""
+    if isinstance(value, Tensor):
+        return None
+    try:
+        return tuple(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def require_addressable(op: str, shape: Sequence[int], dtype: Any, **tensors: Tensor | None) -> None:

@@ -105,12 +105,13 @@ def cross_entropy(
 ) -> Tensor:
     """Softmax cross-entropy of ``logits`` against ``target``: how surprised the predicted probabilities are by it.
 
-    ``logits`` are (N, K), or (N, K, ...) for a class at each place, or (K,). ``target`` is either integers, the class of each place: (N,), (N, ...) or (), or probabilities, of the shape and
-    dtype of ``logits`` (a Tensor among them may require a gradient). ``weight`` (K,) multiplies what each class costs.
-    Places whose class is ``ignore_index`` cost nothing. ``label_smoothing`` s mixes the target with the uniform
-    distribution: (1 - s) target + s / K (Szegedy et al. 2016). ``reduction`` is "sum" over all places or "none" (the
-    shape of integer targets), or "mean": the sum over the number of places or, for integer targets, over the weights of
-    the classes of those that aren't ignored; NaN if there are none. All this is as in PyTorch.
+    ``logits`` are (N, K), or (N, K, ...) for a class at each place, or (K,). ``target`` is either integers, the class
+    of each place: (N,), (N, ...) or (); or probabilities, of the shape and dtype of ``logits`` (as a Tensor it may
+    require a gradient). ``weight`` (K,) multiplies what each class costs. Places whose class is ``ignore_index`` cost
+    nothing. ``label_smoothing`` s mixes the target with the uniform distribution: (1 - s) target + s / K (Szegedy et
+    al. 2016). ``reduction`` is "sum" over all places, "none" (a loss for each), or "mean": the sum over the number of
+    places or, for integer targets, over the weights of the classes of those that aren't ignored; NaN if there are none.
+    All this is as in PyTorch.
 
     >>> cross_entropy(Tensor([[0.0, 0.0], [3.0, 0.0]]), [1, -100]).item()  # log 2: the second place is ignored
     0.6931471824645996

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from minires.function import Function
 from minires.functional.checks import (
     also_dim,
     as_array,
+    items_of,
     require_addressable,
     require_axis,
     require_number,
@@ -137,16 +138,15 @@ def where(condition: Array | Tensor, x: Tensor | float, y: Tensor | float) -> Te
     Raises TypeError for a condition that isn't boolean, for no tensor at all and for different floating-point types,
     ValueError for shapes that don't broadcast.
     """
-    for name, value in (("x", x), ("y", y)):
-        if not isinstance(value, (Tensor, bool, int, float, np.generic)) and not hasattr(value, "__array_interface__"):
-            raise TypeError(f"where: {name} must be a Tensor, an array or a number, got {type(value).__name__}")
-    if isinstance(x, Tensor):
-        x, y = x._operands(y)
-    elif isinstance(y, Tensor):
-        y, x = y._operands(x)
-    else:
+    like = x if isinstance(x, Tensor) else y
+    if not isinstance(like, Tensor):
         raise TypeError(f"where: x or y must be a Tensor, got {type(x).__name__} and {type(y).__name__}; "
                         "wrap one: minires.Tensor(...)")  # fmt: skip
+    x, y = (
+        each if isinstance(each, Tensor) else Tensor(as_array("where", name, each, like=like))
+        for name, each in (("x", x), ("y", y))
+    )
+    x, y = x._operands(y)
     mask = _mask(condition, x)
     try:
         np.broadcast_shapes(mask.shape, x.shape, y.shape)
@@ -165,10 +165,11 @@ def _mask(condition: Array | Tensor, like: Tensor) -> Array:
 
 def _sequence(op: str, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """``tensors`` as a tuple, at least one and all of one dtype."""
-    if isinstance(tensors, Tensor) or not isinstance(tensors, Iterable):
+    items = items_of(tensors)
+    if items is None:
         raise TypeError(f"{op}: tensors must be a sequence of Tensors, got {type(tensors).__name__}; "
                         f"write {op}([x, y])")  # fmt: skip
-    tensors = tuple(tensors)
+    tensors = items
     if not tensors:
         raise ValueError(f"{op}: needs at least one tensor")
     for tensor in tensors:
@@ -180,7 +181,8 @@ def _sequence(op: str, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _pairs(widths: Sequence[tuple[int, int]], x: Tensor) -> tuple[tuple[int, int], ...]:
-    pairs = tuple(map(_pair, widths)) if isinstance(widths, Iterable) else (None,)
+    items = items_of(widths)
+    pairs = (None,) if items is None else tuple(map(_pair, items))
     listing = f"got {shown(widths)}; x {x.shape}"
     form = f"{x.ndim} pairs (before, after), one for each axis from the first"
     if None in pairs:
@@ -192,14 +194,14 @@ def _pairs(widths: Sequence[tuple[int, int]], x: Tensor) -> tuple[tuple[int, int
 
 def _padding_value(value: object, x: Tensor) -> float:
     number = require_number("pad", "value", value)
-    if x.dtype.kind != "f":
-        least, most = (0, 1) if x.dtype == bool else (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
-        if not (number.is_integer() and least <= number <= most):
-            raise ValueError(f"pad: value {shown(value)} isn't one of the numbers that x, {x.dtype}, can hold")
+    with np.errstate(all="ignore"):
+        held = np.asarray(number).astype(x.dtype)
+    if np.isinf(held) != np.isinf(number) if x.dtype.kind == "f" else held != number:
+        raise ValueError(f"pad: value {shown(value)} isn't one of the numbers that x, {x.dtype}, can hold")
     return number
 
 
 def _pair(value: object) -> tuple[int, int] | None:
     """Two integers, or None if it is anything else."""
-    items = tuple(value) if isinstance(value, Iterable) and not isinstance(value, Tensor) else ()
+    items = items_of(value) or ()
     return (int(items[0]), int(items[1])) if len(items) == 2 and all(map(is_integer, items)) else None
