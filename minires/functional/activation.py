@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minires.function import Function
-from minires.functional.checks import also_dim, require_axis, require_flag, require_tensor
+from minires.functional.checks import also_dim, refuse_inplace, require_axis, require_tensor
 from minires.tensor import Tensor, apply
 from minires_kernels import activation
 from minires_kernels.arrays import Array, array_module
@@ -94,12 +94,7 @@ def relu(x: Tensor, inplace: bool = False) -> Tensor:
     ``inplace`` is there for those who know it from PyTorch: True is refused, with the reason, by a ValueError.
     """
     require_tensor("relu", "x", x)
-    require_flag("relu", "inplace", inplace)
-    if inplace:
-        raise ValueError(
-            "relu: inplace=True would write into x, which the backward pass of whatever made x may still have to read; "
-            "leave it out: y = relu(x) costs no more time, and x is freed when nothing needs it"
-        )
+    refuse_inplace("relu", inplace)
     return apply(ReLU(), x)
 
 

@@ -67,6 +67,16 @@ def require_flag(op: str, name: str, value: object) -> None:
         raise TypeError(f"{op}: {name} must be True or False, got {_named(value)}")
 
 
+def refuse_inplace(op: str, inplace: object) -> None:
+    """Raise ValueError, with the reason, for an ``inplace`` that is True."""
+    require_flag(op, "inplace", inplace)
+    if inplace:
+        raise ValueError(
+            f"{op}: inplace=True would write into x, which the backward pass of whatever made x may still have to read; "
+            "leave it out: x is freed as soon as nothing needs it"
+        )
+
+
 def require_axis(op: str, axis: object, ndim: int, shape: str) -> int:
     """``axis``, counted from the front. Raise TypeError or ValueError unless it is one of the ``ndim`` axes."""
     number = require_integer(op, "axis", axis)

@@ -51,7 +51,7 @@ class WeightedCrossEntropy(Function):
 
     def forward(self, logits: Array, target: Array) -> Array:
         xp, dtype = array_module(logits), logits.dtype.type
-        self._axis = class_axis(logits)
+        self._axis = _class_axis(logits)
         log_softmax = LogSoftmax(self._axis).forward(logits)  # (N, K, ...)
         smoothing = self.label_smoothing
         shares = self._weighted(target * dtype(1 - smoothing) + dtype(smoothing / logits.shape[self._axis]))
@@ -69,7 +69,8 @@ class WeightedCrossEntropy(Function):
         grad = self._averaged(grad_output) if self.reduction == "mean" else grad_output
         rows = log_softmax.shape[:axis] + log_softmax.shape[axis + 1 :]
         grad = xp.expand_dims(xp.broadcast_to(grad, rows), axis)  # (N, 1, ...)
-        grad_logits = (xp.exp(log_softmax) * shares.sum(axis, keepdims=True) - shares) * grad
+        with np.errstate(invalid="ignore"):  # infinity times 0, where all is ignored
+            grad_logits = (xp.exp(log_softmax) * shares.sum(axis, keepdims=True) - shares) * grad
         if self._ignored is not None:  # nothing flows back from there, be it NaN, or all there is
             grad_logits = xp.where(xp.expand_dims(self._ignored, axis), 0, grad_logits)
         grad_target = None
@@ -89,7 +90,7 @@ class WeightedCrossEntropy(Function):
             return total / total.dtype.type(self.divisor)
 
 
-def class_axis(logits: Array | Tensor) -> int:
+def _class_axis(logits: Array | Tensor) -> int:
     """Where the classes are: (K,) or (N, K, ...)."""
     return min(1, logits.ndim - 1)
 
@@ -121,7 +122,7 @@ def cross_entropy(
     target that is neither integers nor probabilities and a weight of another dtype or with a gradient.
     """
     require_tensor("cross_entropy", "logits", logits)
-    if not logits.ndim or not logits.shape[class_axis(logits)]:
+    if not logits.ndim or not logits.shape[_class_axis(logits)]:
         raise ValueError(f"cross_entropy: logits must be (N, K), (N, K, ...) or (K,), got shape {logits.shape}")
     label_smoothing = require_number("cross_entropy", "label_smoothing", label_smoothing, least=0, most=1)
     ignore_index = require_integer("cross_entropy", "ignore_index", ignore_index)
@@ -134,7 +135,7 @@ def cross_entropy(
     if labels.dtype.kind == "f":
         probabilities = target if isinstance(target, Tensor) else Tensor(labels)
         _check_probabilities(probabilities, logits, ignore_index)
-        ignored, divisor = None, logits.size / logits.shape[class_axis(logits)]
+        ignored, divisor = None, logits.size / logits.shape[_class_axis(logits)]
     else:
         ignored = _check_classes(labels, logits, ignore_index)
         if logits.ndim == 2 and weights is None and ignored is None:
@@ -147,7 +148,7 @@ def cross_entropy(
 
 def _class_weights(weight: Array | Tensor, logits: Tensor) -> Array:
     """A copy of the class weights (K,): backward must see what forward saw."""
-    classes = logits.shape[class_axis(logits)]
+    classes = logits.shape[_class_axis(logits)]
     array = as_array("cross_entropy", "weight", weight, like=logits)
     if isinstance(weight, Tensor) and weight.requires_grad:
         raise TypeError("cross_entropy: weight is a constant, which no gradient reaches; use weight.detach()")
@@ -178,7 +179,7 @@ def _check_classes(labels: Array, logits: Tensor, ignore_index: int) -> Array | 
         raise TypeError(
             f"cross_entropy: target must hold integer classes, got {labels.dtype}; use .astype(numpy.int64)"
         )
-    axis = class_axis(logits)
+    axis = _class_axis(logits)
     classes, places = logits.shape[axis], logits.shape[:axis] + logits.shape[axis + 1 :]
     if labels.shape != places:
         raise ValueError(
@@ -202,6 +203,6 @@ def _check_classes(labels: Array, logits: Tensor, ignore_index: int) -> Array | 
 
 def _one_hot(labels: Array, logits: Tensor) -> Array:
     """Probabilities like ``logits``: 1 at the class of each place."""
-    xp, axis = array_module(labels), class_axis(logits)
+    xp, axis = array_module(labels), _class_axis(logits)
     classes = xp.arange(logits.shape[axis]).reshape((-1,) + (1,) * (logits.ndim - axis - 1))
     return (xp.expand_dims(labels, axis) == classes).astype(logits.dtype)
