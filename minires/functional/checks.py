@@ -72,7 +72,7 @@ def refuse_inplace(op: str, inplace: object) -> None:
     require_flag(op, "inplace", inplace)
     if inplace:
         raise ValueError(
-            f"{op}: inplace=True would write into x, which the backward pass of whatever made x may still have to read; "
+            f"{op}: inplace=True would write into x, which the backward pass of what made x may still have to read; "
             "leave it out: x is freed as soon as nothing needs it"
         )
 
