@@ -7,6 +7,7 @@ measured, never stand in one table: each gets its own.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,8 +20,9 @@ BEGIN, END = "<!-- benchmarks: begin (python -m benchmarks.report) -->", "<!-- b
 Row = dict[str, Any]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Print the tables, write ``results/report.md``, ``kernels.md`` and the plot, put the tables into the README."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
     text = "\n\n".join("\n".join(part) for title, files, table in SECTIONS for part in section(title, files, table))
     if not text:
         sys.exit("report: there are no results yet; run python -m benchmarks.training_step first")

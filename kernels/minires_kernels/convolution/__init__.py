@@ -9,7 +9,7 @@ Contract, for each implementation (output channel o lies in group g = o // (O / 
   ``sum(forward(x, w) * g) == sum(x * grad_input(g, w)) == sum(w * grad_weight(g, x))``.
 - x (N, C, H, W), weight (O, C/G, KH, KW), grad_output (N, O, OH, OW); float32 or float64, kept; any strides accepted;
   new arrays returned, of logical shape NCHW / OIHW and physical layout of the implementation's choice; inputs never
-  written; N = 0 gives an empty output and a zero grad_weight. Shapes have been checked by the caller.
+  written; N = 0 gives an empty output and a zero grad_weight; a sum over no channels is 0. Shapes are checked here.
 
 Cost of each of the three: 2 N O L K floating-point operations (K = C/G KH KW, L = OH OW), and at least
 N C H W + O K + N O L numbers moved. Fast algorithms (Winograd) do fewer operations; benchmarks count these.
@@ -21,36 +21,74 @@ from math import ceil
 from typing import Any
 
 from minires_kernels.arrays import Array
+from minires_kernels.fit import IMAGES, WEIGHTS, Shape, axes, image_shape, require
 from minires_kernels.registry import select
 from minires_kernels.window import Window
 
 FAMILY = "convolution"
-KERNELS = ("forward", "grad_input", "grad_weight")
+KERNELS = {
+    "forward": ("y n o oh ow",),
+    "grad_input": ("grad_x n c h w",),
+    "grad_weight": ("grad_weight o c kh kw",),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def forward(x: Array, weight: Array, window: Window, groups: int = 1) -> Array:
-    """``weight`` (O, C/G, KH, KW) slid over ``x`` (N, C, H, W): (N, O, OH, OW)."""
-    OH, OW = window.output_size(x.shape[2], x.shape[3], op="convolution")
-    channels = x.shape[1], weight.shape[0]
-    first = first_choice("forward", x.dtype, channels, (x.shape[0], OH, OW), window, groups)
+    """``weight`` (O, C/G, KH, KW) slid over ``x`` (N, C, H, W): (N, O, OH, OW).
+
+    Raises ValueError for shapes, groups or a window that don't fit, TypeError for mixed dtypes.
+    """
+    N, C, H, W = shape = axes("convolution.forward", "x", x, IMAGES)
+    weight_shape = _weight_shape("convolution.forward", weight, C, window, groups)
+    require("convolution.forward", x=(x, shape), weight=(weight, weight_shape))
+    OH, OW = window.output_size(H, W, op="convolution")
+    first = first_choice("forward", x.dtype, (C, weight_shape[0]), (N, OH, OW), window, groups)
     return select(FAMILY, "forward", x, weight, window, groups, first=first)(x, weight, window, groups)
 
 
 def grad_input(
     grad_output: Array, weight: Array, x_shape: tuple[int, int, int, int], window: Window, groups: int = 1
 ) -> Array:
-    """The gradient with respect to x, of ``x_shape`` (N, C, H, W), for ``grad_output`` (N, O, OH, OW)."""
-    N, O, OH, OW = grad_output.shape
-    first = first_choice("grad_input", grad_output.dtype, (x_shape[1], O), (N, OH, OW), window, groups)
+    """The gradient with respect to x, of ``x_shape`` (N, C, H, W), for ``grad_output`` (N, O, OH, OW).
+
+    Raises as :func:`forward` does, and ValueError when ``grad_output`` isn't of the shape that forward gives.
+    """
+    N, C, H, W = x_shape = image_shape("convolution.grad_input", x_shape)
+    weight_shape = _weight_shape("convolution.grad_input", weight, C, window, groups)
+    OH, OW = window.output_size(H, W, op="convolution")
+    output = N, weight_shape[0], OH, OW
+    require("convolution.grad_input", grad_output=(grad_output, output), weight=(weight, weight_shape))
+    first = first_choice("grad_input", grad_output.dtype, (C, weight_shape[0]), (N, OH, OW), window, groups)
     kernel = select(FAMILY, "grad_input", grad_output, weight, x_shape, window, groups, first=first)
     return kernel(grad_output, weight, x_shape, window, groups)
 
 
 def grad_weight(grad_output: Array, x: Array, window: Window, groups: int = 1) -> Array:
-    """The gradient with respect to the weight, (O, C/G, KH, KW), for ``grad_output`` (N, O, OH, OW)."""
-    N, O, OH, OW = grad_output.shape
-    first = first_choice("grad_weight", x.dtype, (x.shape[1], O), (N, OH, OW), window, groups)
+    """The gradient with respect to the weight, (O, C/G, KH, KW), for ``grad_output`` (N, O, OH, OW).
+
+    Raises as :func:`grad_input` does.
+    """
+    N, C, H, W = shape = axes("convolution.grad_weight", "x", x, IMAGES)
+    O = axes("convolution.grad_weight", "grad_output", grad_output, IMAGES)[1]
+    _check_groups("convolution.grad_weight", C, O, groups)
+    OH, OW = window.output_size(H, W, op="convolution")
+    require("convolution.grad_weight", grad_output=(grad_output, (N, O, OH, OW)), x=(x, shape))
+    first = first_choice("grad_weight", x.dtype, (C, O), (N, OH, OW), window, groups)
     return select(FAMILY, "grad_weight", grad_output, x, window, groups, first=first)(grad_output, x, window, groups)
+
+
+def _weight_shape(op: str, weight: Array, C: int, window: Window, groups: int) -> Shape:
+    """The shape that a weight of as many channels out must have."""
+    O = axes(op, "weight", weight, WEIGHTS)[0]
+    _check_groups(op, C, O, groups)
+    return O, C // groups, *window.size
+
+
+def _check_groups(op: str, C: int, O: int, groups: int) -> None:
+    if groups < 1 or C % groups or O % groups:
+        raise ValueError(f"{op}: groups must be a positive divisor of the channels in and out, got groups = {groups} "
+                         f"with C = {C} and O = {O}")  # fmt: skip
 
 
 def first_choice(
@@ -91,7 +129,7 @@ def first_choice(
       forward passes: 5 % longer, and no better on ResNet-56).
     """
     (N, OH, OW), fewest, stride = output, min(channels), window.stride
-    winograd = window == Window((3, 3), stride, window.padding) and dtype == "float32" and groups == 1
+    winograd = window.size == (3, 3) and window.dilation == (1, 1) and dtype == "float32" and groups == 1
     pixels = N * OH * OW
     if not winograd or fewest < 16 or pixels < max(96, 8192 // fewest):
         return None
