@@ -241,7 +241,7 @@ def outcome(op, sample, dtype):
             found.backward(upstream.astype(found.dtype))
     except (ValueError, TypeError, AttributeError) as error:
         known = isinstance(error, NotOfferedError) or re.match(r"\w+: ", str(error))
-        is_missing = isinstance(error, AttributeError) and "'Tensor' object has no attribute" in str(error)
+        is_missing = isinstance(error, AttributeError) and isinstance(error.obj, Tensor)
         return ("refused" if known or is_missing else "crash"), f"{type(error).__name__}: {error}"
     except Exception as error:
         return "crash", f"{type(error).__name__}: {error}"

@@ -29,15 +29,12 @@ LONGEST = (1 << 31) - 1
 
 PixelIndex: TypeAlias = tuple[EllipsisType, slice, slice]
 
-LARGEST = 2**31 - 1
-"""The largest size, stride, padding or dilation: what the kernels count with, and more than any image has pixels."""
-
 
 def as_pair(value: int | Sequence[int], name: str, *, least: int, op: str = "Window") -> Pair:
     """``value`` as (vertical, horizontal): an int counts for both.
 
     Raises TypeError when it isn't one or two integers, ValueError when one of them is below ``least`` or above
-    ``LARGEST``; both name ``op`` and ``name``.
+    ``LONGEST``; both name ``op`` and ``name``.
     """
     items = tuple(value) if isinstance(value, Sequence) and not isinstance(value, bytes) else (value, value)
     if len(items) != 2 or not all(is_integer(item) for item in items):
@@ -45,8 +42,8 @@ def as_pair(value: int | Sequence[int], name: str, *, least: int, op: str = "Win
     vertical, horizontal = int(items[0]), int(items[1])
     if min(vertical, horizontal) < least:
         raise ValueError(f"{op}: {name} must be at least {least}, got {shown(value)}")
-    if max(vertical, horizontal) > LARGEST:
-        raise ValueError(f"{op}: {name} must be at most {LARGEST}, got {shown(value)}")
+    if max(vertical, horizontal) > LONGEST:
+        raise ValueError(f"{op}: {name} must be at most {LONGEST}, got {shown(value)}")
     return vertical, horizontal
 
 

@@ -86,10 +86,9 @@ def require_axis(op: str, axis: object, ndim: int, shape: str) -> int:
 
 
 def as_array(op: str, name: str, value: object, *, like: Tensor) -> Array:
-    """The array of a Tensor, an array, a list or a number. Raise TypeError for anything else.
+    """The array of a Tensor, an array or a list. Raise TypeError for anything else.
 
-    It belongs to the library of ``like``. Python's numbers, which have no width, take that of ``like``; ValueError if
-    it can't hold them.
+    It belongs to the library of ``like``. Python's fractions, which have no width, take that of ``like``.
     """
     if isinstance(value, Tensor):
         return value.data
@@ -99,21 +98,7 @@ def as_array(op: str, name: str, value: object, *, like: Tensor) -> Array:
         raise TypeError(f"{op}: {name} must be an array, got {shown(value)} ({error})") from error
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{op}: {name} must be an array of numbers, got {shown(value)}")
-    has_width = hasattr(value, "dtype") and array.ndim
-    return array if has_width else _as_wide_as(like.dtype, array, f"{op}: {name}")
-
-
-def _as_wide_as(dtype: Any, array: Array, name: str) -> Array:
-    """``array`` in ``dtype`` if both hold integers or both fractions; fractions beside integers in float32."""
-    if array.dtype.kind == "f" and dtype.kind != "f":
-        dtype = np.dtype(np.float32)
-    if (array.dtype.kind == "f") != (dtype.kind == "f") or "b" in (array.dtype.kind, dtype.kind):
-        return array
-    with np.errstate(over="ignore"):
-        narrow = array.astype(dtype)
-    if (narrow != array).any() if dtype.kind != "f" else (np.isinf(narrow) & ~np.isinf(array)).any():
-        raise ValueError(f"{name} has a number that {dtype} can't hold: {shown(array)}")
-    return narrow
+    return array.astype(like.dtype) if array.dtype.kind == "f" and not hasattr(value, "dtype") else array
 
 
 def items_of(value: object) -> tuple[Any, ...] | None:

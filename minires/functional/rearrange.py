@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -138,15 +139,14 @@ def where(condition: Array | Tensor, x: Tensor | float, y: Tensor | float) -> Te
     Raises TypeError for a condition that isn't boolean, for no tensor at all and for different floating-point types,
     ValueError for shapes that don't broadcast.
     """
-    like = x if isinstance(x, Tensor) else y
-    if not isinstance(like, Tensor):
+    if isinstance(x, Tensor):
+        taken, other = x._operands("where", y)
+    elif isinstance(y, Tensor):
+        other, taken = y._operands("where", x)
+    else:
         raise TypeError(f"where: x or y must be a Tensor, got {type(x).__name__} and {type(y).__name__}; "
                         "wrap one: minires.Tensor(...)")  # fmt: skip
-    x, y = (
-        each if isinstance(each, Tensor) else Tensor(as_array("where", name, each, like=like))
-        for name, each in (("x", x), ("y", y))
-    )
-    x, y = x._operands(y)
+    x, y = cast(Tensor, taken), cast(Tensor, other)
     mask = _mask(condition, x)
     try:
         np.broadcast_shapes(mask.shape, x.shape, y.shape)
