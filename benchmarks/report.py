@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from benchmarks.cases import LAYERS
 from benchmarks.results import FOLDER, read
 
 README = FOLDER.parent.parent / "README.md"
@@ -118,16 +119,37 @@ def convolution_table(rows: list[Row]) -> list[str]:
         f"PyTorch's time (channels-last) over ours, medians of paired ratios, of the implementation that is taken by "
         f"itself; in parentheses another one where it is over 5 % faster. The least: {least['versus_peer']:.2f}x "
         f"({least['case'].removeprefix('convolution.')}).",
+        *(
+            f"\nWhy {row['candidate']} is taken for {row['case'].removeprefix('convolution.')}, though "
+            f"{better['candidate']} is faster: {_why(row)}."
+            for found in layers.values()
+            for rows in found.values()
+            for row, better in _outrun(rows)
+        ),
     ]
+
+
+def _outrun(rows: list[Row]) -> Iterator[tuple[Row, Row]]:
+    """(what is taken by itself, the fastest), if that one is over 5 % faster."""
+    for taken in (row for row in rows if row["default"]):
+        best = max(rows, key=lambda row: row["versus_peer"])
+        if best["versus_peer"] > 1.05 * taken["versus_peer"]:
+            yield taken, best
+
+
+def _why(row: Row) -> str:
+    """The reason that the contract gives for what it takes."""
+    kernel, _, name = row["case"].removeprefix("convolution.").partition(" ")
+    layer = next((each for each in LAYERS if str(each) == name), None)
+    return layer.choice(kernel).why if layer is not None else "the layer isn't measured any more"
 
 
 def _ratio(rows: list[Row]) -> str:
     taken = next((row for row in rows if row["default"]), None)
     if taken is None:
         return "not needed" if not rows else "not measured"
-    best = max(rows, key=lambda row: row["versus_peer"])
-    better = best["versus_peer"] > 1.05 * taken["versus_peer"]
-    return f"{taken['versus_peer']:.2f}x" + (f" ({best['candidate']} {best['versus_peer']:.2f}x)" if better else "")
+    faster = [f" ({best['candidate']} {best['versus_peer']:.2f}x)" for _, best in _outrun(rows)]
+    return f"{taken['versus_peer']:.2f}x" + "".join(faster)
 
 
 def kernel_table(rows: list[Row]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -44,6 +46,8 @@ def main() -> None:
     """
     from minires.training import DivergenceError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a × or a ‖ that a terminal can't show is no reason to stop
     former = signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
@@ -287,7 +291,7 @@ def _milestones(given: list[int] | None, epochs: int) -> list[int]:
 def _written(folder: Path, saved: dict[str, int]) -> str:
     """What a training has written so far: the files, and of which epoch each is."""
     if not saved:
-        return "nothing was saved"
+        return "no epoch was saved"
     files = "".join(f", {name} (epoch {epoch})" for name, epoch in saved.items())
     return f"written to {folder}: log.csv{files}"
 

@@ -208,10 +208,12 @@ def test_a_reader_that_goes_away_gets_no_traceback(tmp_path, arguments):
     assert "Exception ignored" not in err
 
 
-# ---------------------------------------------------------------- a folder for each run
-
-
-# ---------------------------------------------------------------- evaluate knows the data
+def test_a_terminal_that_knows_few_characters_gets_the_others_replaced():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "minires", "summary", "resnet8"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1?16?32?32" in done.stdout
 
 
 # ---------------------------------------------------------------- version, completion

@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_a_training_interrupted_in_its_first_epoch_has_nothing_to_show_and_leave
     for folder in (("--folder", tmp_path / "run"), ()):
         monkeypatch.chdir(tmp_path)
         status, out, err = run("train", "plain8", *folder, *SMALL)
-        assert (status, out, err) == (130, "", "stopped before epoch 1 was complete; nothing was saved\n")
+        assert (status, out, err) == (130, "", "stopped before epoch 1 was complete; no epoch was saved\n")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -132,6 +133,29 @@ def test_a_signal_ends_in_the_shells_status_and_no_traceback(tmp_path, name):
     assert re.fullmatch(r"stopped before epoch 100000 was complete; written to runs/train/plain8-digits-1: .*\n", err)
     for path in (tmp_path / "runs/train/plain8-digits-1").glob("*.safetensors"):
         load_checkpoint(path).build()
+
+
+@pytest.mark.slow
+def test_of_a_training_that_is_killed_at_any_moment_every_file_can_be_read(tmp_path):
+    rng = np.random.default_rng(0)
+    command = [sys.executable, "-m", "minires", "train", "plain8", "--widths", "2,3,4", "--epochs", "100000"]
+    for _ in range(20):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+            while "epoch   1" not in process.stdout.readline():
+                pass
+            time.sleep(rng.random())
+            process.kill()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    whole = [path for path in files if not path.name.endswith(".unfinished")]
+    assert len(files) - len(whole) <= 20
+    assert sorted(path.name for path in whole) == sorted(["best.safetensors", "last.safetensors", "log.csv"] * 20)
+    for path in whole:
+        if path.name == "log.csv":
+            with path.open(newline="") as file:
+                numbers = [int(row["epoch"]) for row in csv.DictReader(file)]
+            assert numbers == list(range(1, len(numbers) + 1)) != []
+        else:
+            load_checkpoint(path).build()
 
 
 def test_each_training_gets_a_folder_of_its_own(run, tmp_path, monkeypatch):

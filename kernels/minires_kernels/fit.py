@@ -33,7 +33,7 @@ def axes(op: str, name: str, x: Array, names: str) -> Shape:
 
     Raises TypeError for what isn't an array, ValueError for another number of axes.
     """
-    shape = x.shape if hasattr(x, "shape") else _judged_array(op, name, x).shape
+    shape = x.shape if type(x) is np.ndarray else _judged_array(op, name, x).shape
     if len(shape) != names.count(",") + 1:
         raise ValueError(f"{op}: {name} must be ({names}), got shape {shape}")
     return shape  # type: ignore[no-any-return]
@@ -99,7 +99,7 @@ def _judge(op: str, arrays: dict[str, tuple[Array, Shape]]) -> None:
 
 
 def _judged_array(op: str, name: str, x: Array) -> Array:
-    """``x``, if it is an array that kernels take: no list, and no subclass that means something else by its operators."""
+    """``x``, if kernels take it: no list, and no subclass of NumPy's arrays whose operators mean something else."""
     try:
         library = array_module(x)
     except TypeError:
@@ -123,13 +123,18 @@ def require_integers(op: str, name: str, x: Array, least: int, beyond: int) -> N
 def require_writable(op: str, **arrays: Array) -> None:
     """Raise ValueError unless each array may be written, and no two of its elements lie at one place."""
     for name, x in arrays.items():
-        if isinstance(x, (np.ndarray, np.generic)) and not x.flags.writeable:
-            raise ValueError(f"{op}: {name} {x.shape} is read-only, but has to be written; give a copy: {name}.copy()")
-        if not (x.flags.c_contiguous or x.flags.f_contiguous) and _may_repeat(x):
-            raise ValueError(
-                f"{op}: elements of {name} {x.shape} share their places in memory (strides {x.strides}), as in a "
-                f"broadcast array, so it can't be written; give a copy: {name}.copy()"
-            )
+        reason = unwritable(x)
+        if reason:
+            raise ValueError(f"{op}: {name} {x.shape} can't be written, it {reason}; give a copy: {name}.copy()")
+
+
+def unwritable(x: Array) -> str | None:
+    """Why ``x`` can't be written, as what "it ..." goes on with; None if it can."""
+    if isinstance(x, (np.ndarray, np.generic)) and not x.flags.writeable:
+        return "is read-only"
+    if not (x.flags.c_contiguous or x.flags.f_contiguous) and _may_repeat(x):
+        return f"has elements that share their places (strides {x.strides}), as a broadcast array has"
+    return None
 
 
 def _may_repeat(x: Array) -> bool:

@@ -77,6 +77,8 @@ class DataCard:
         name, classes, std = stored["name"], stored["classes"], stored["std"]
         if not isinstance(classes, list) or not all(isinstance(each, str) for each in (name, *classes)):
             raise TypeError("the name of its data must be a text, and the classes a list of texts")
+        if not all(each.isprintable() for each in (name, *classes)):  # else it could give a terminal commands
+            raise ValueError("the name of its data and the classes must be printable")
         with np.errstate(over="ignore"):  # what overflows isn't finite
             mean = np.array(stored["mean"], np.float32).reshape(stored["image_shape"])  # (C, H, W)
         if mean.ndim != 3 or not np.isfinite(mean).all() or not 0 < float(std) < np.inf:

@@ -42,7 +42,8 @@ class Checkpoint:
             net.load_state_dict(self.state)
         except (TypeError, AttributeError, KeyError, IndexError, OverflowError, ValueError) as error:
             raise ValueError(
-                f"Checkpoint.build: this is no state of models.create({self.model!r}, **{self.options}): {error}"
+                f"Checkpoint.build: this is no state of models.create({self.model!r:.50}, **{self.options!r:.200}): "
+                f"{error!s:.2000}"
             ) from error
         return net.eval()
 
@@ -107,7 +108,7 @@ def _parsed(text: str | None) -> dict[str, Any]:
     description = json.loads(text, object_pairs_hook=_without_duplicates)
     if description["format"] not in READABLE:
         readable = " and ".join(map(repr, READABLE))
-        raise ValueError(f"its format is {description['format']!r}, and this version reads {readable}")
+        raise ValueError(f"its format is {description['format']!r:.50}, and this version reads {readable}")
     for key, kind in (("model", str), ("options", dict), ("notes", dict)):
         if not isinstance(description[key], kind):
             raise TypeError(f"its {key} must be a {kind.__name__}, got {description[key]!r:.50}")
@@ -117,7 +118,7 @@ def _parsed(text: str | None) -> dict[str, Any]:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        raise ValueError(f"a name stands twice among {', '.join(name for name, _ in pairs)}")
+        raise ValueError(f"a name stands twice among {[name for name, _ in pairs]!r:.100}")
     return result
 
 

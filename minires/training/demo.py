@@ -68,6 +68,7 @@ def run_demo(folder: str | Path | None = None, *, epochs: int = EPOCHS, nets: Se
 
 
 def _run_demo(folder: Path, epochs: int, nets: Sequence[str]) -> list[Result]:
+    print(f"The results go to {folder}.")
     print("Gradients of one block of each kind, against finite differences in float64:")
     for line in check_blocks():
         print(f"  {line}")

@@ -101,29 +101,29 @@ class Trainer:
             self._claim_log()
         try:
             self._write_log()
-            for _ in range(epochs):
-                self._one_more_epoch(loader, test)
+            self._fit(loader, epochs, test)
         finally:
             if self.log is not None and not self.history:
                 self.log.unlink(missing_ok=True)  # there is nothing to tell
         return self.history
 
-    def _one_more_epoch(self, loader: Loader, test: Split | None) -> None:
-        good = self.net.state_dict(), self.optimizer.state_dict()
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found, and explained better
-                epoch = self._epoch(loader, test)
-        except DivergenceError:
-            self.net.load_state_dict(good[0])
-            self.optimizer.load_state_dict(good[1])
-            self.optimizer.zero_grad()
-            raise
-        is_best = all(epoch.judged_by() < other.judged_by() for other in self.history)
-        self.history.append(epoch)
-        self._write_log()
-        if self.after_epoch is not None:
-            self.after_epoch(epoch, is_best)
-        self.progress.epoch(str(epoch))  # last: what a person has read about is saved
+    def _fit(self, loader: Loader, epochs: int, test: Split | None) -> None:
+        for _ in range(epochs):
+            good = self.net.state_dict(), self.optimizer.state_dict()
+            try:
+                with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found, and explained better
+                    epoch = self._epoch(loader, test)
+            except DivergenceError:
+                self.net.load_state_dict(good[0])
+                self.optimizer.load_state_dict(good[1])
+                self.optimizer.zero_grad()
+                raise
+            is_best = all(epoch.judged_by() < other.judged_by() for other in self.history)
+            self.history.append(epoch)
+            self._write_log()
+            if self.after_epoch is not None:
+                self.after_epoch(epoch, is_best)
+            self.progress.epoch(str(epoch))  # last: what a person has read about is saved
 
     def _claim_log(self) -> None:
         """Make the log, so that no other training takes the same file, as this one takes no other's."""

@@ -25,6 +25,8 @@ def write_file(path: str | Path, content: bytes) -> None:
     are missing are made. What killed processes left unfinished in that folder is deleted. The mode follows the umask.
     Raises ValueError for a path where something else than a file is, and OSError that names the path, for example on a
     full disk.
+
+    >>> write_file("runs/notes.txt", b"batch 128, lr 0.1")  # doctest: +SKIP
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -37,6 +39,8 @@ def write_file(path: str | Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(descriptor)
+            if not fcntl:
+                file.close()  # Windows moves no open file
             unfinished.replace(path)  # still locked, so that nobody takes it for left behind
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
@@ -67,6 +71,9 @@ def run_folder(folder: str | Path | None, base: str | Path) -> Iterator[Path]:
 
     It is made here, and deleted at the end of the block if nothing was put into it. Raises ValueError, and changes
     nothing, for a ``folder`` that holds something or isn't one.
+
+    >>> with run_folder(None, "runs/mine") as folder:  # doctest: +SKIP
+    ...     write_file(folder / "notes.txt", b"batch 128, lr 0.1")  # in runs/mine-1, the next time in runs/mine-2
     """
     path = _numbered(Path(base)) if folder is None else Path(folder)
     is_new = folder is None or not path.exists()

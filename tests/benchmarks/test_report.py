@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import report, results
+from minires_kernels.convolution import EXACT
 
 
 def environment(cpu="quick", commit="abc1234", dirty=False):
@@ -109,7 +110,10 @@ def test_a_convolution_shows_what_users_get_and_what_would_be_faster():
     ]
     lines = report.convolution_table(rows)
     assert lines[2] == "| cifar 3x3 16->16 @32 N=128 | 1.00x (numba_cpu 1.20x) | not needed | 0.97x |"
-    assert lines[-1].endswith("The least: 0.97x (grad_weight cifar 3x3 16->16 @32 N=128).")
+    assert lines[4].endswith("The least: 0.97x (grad_weight cifar 3x3 16->16 @32 N=128).")
+    assert lines[5:] == [
+        f"\nWhy winograd4_cpu is taken for forward cifar 3x3 16->16 @32 N=128, though numba_cpu is faster: {EXACT.why}."
+    ]
 
 
 def test_the_kernels_get_a_table_and_a_plot(folder):

@@ -2,8 +2,8 @@
 
 Each function is called with one argument after the other replaced by each of ``VALUES``, the others as they should be.
 What comes out must be a tensor (some values do fit), or a ValueError or TypeError that begins with the function's name
-(or its Function's, where floating-point types differ, or Tensor's, where an array can't become one); never an error in Python's or NumPy's words, another exception,
-or a warning.
+(or its Function's, where floating-point types differ, or Tensor's, where an array can't become one); never an error in
+Python's or NumPy's words, another exception, or a warning.
 """
 
 from __future__ import annotations

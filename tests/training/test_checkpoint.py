@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from minires import Tensor
+from minires import Tensor, models
 from minires.data import Dataset
 from minires.training import load_checkpoint, save_checkpoint
 from tests.damage import refusals
@@ -136,6 +136,7 @@ def test_the_description_that_the_damaged_ones_are_made_of_is_read(tmp_path):
     {"minires": described(data=card(std=0))},
     {"minires": described(data=card(image_shape=[2, 2]))}, {"minires": described(data=card(classes="ab"))},
     {"minires": described(data=card(mean=[1, 2, 3]))}, {"minires": described(data=card(mean=[1, 2, 3, float("nan")]))},
+    {"minires": described(data=card(name="x\x1b]0;"))}, {"minires": described(data=card(classes=["a\n"]))},
     {"minires": described()[:-1] + ', "model": "resnet14"}'},
 ])  # fmt: skip
 def test_a_file_of_someone_else_is_refused(tmp_path, metadata):
@@ -171,6 +172,17 @@ def test_a_net_that_is_larger_than_its_file_is_refused_before_it_is_made(tmp_pat
     monkeypatch.setattr("minires.models.create", lambda *arguments, **options: pytest.fail("it was made"))
     with pytest.raises(ValueError, match=r"Checkpoint.build: .*it would be larger than the \d+ numbers in \d+ arrays"):
         checkpoint.build()
+
+
+@pytest.mark.parametrize(("model", "options"), [
+    ("plain8", {"widths": [32, 1, 1]}), ("resnet14", {"widths": [1, 1, 32], "num_classes": 5000}),
+    ("preact_resnet20", {"widths": [1, 1, 1], "in_channels": 1000}), ("resnet164", {"widths": [1, 1, 1]}),
+    ("plain18", {"widths": [1, 1, 1, 32]}), ("preact_resnet200", {"widths": [2, 2, 2, 2], "num_classes": 2}),
+])  # fmt: skip
+def test_a_net_of_any_kind_comes_back(tmp_path, model, options):
+    original = models.create(model, **options)
+    save(tmp_path / "net.safetensors", original, model=model, options=options)
+    assert equal_states(load_checkpoint(tmp_path / "net.safetensors").build().state_dict(), original.state_dict())
 
 
 @pytest.mark.parametrize("options", [

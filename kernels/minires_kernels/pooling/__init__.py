@@ -35,10 +35,10 @@ def max_pool(x: Array, window: Window, ceil_mode: bool = False) -> tuple[Array, 
 
     Raises ValueError when the window doesn't fit into the padded image, or the image has more pixels than int32 counts.
     """
-    N, C, H, W = shape = axes("max_pool", "x", x, IMAGES)
+    shape = axes("max_pool", "x", x, IMAGES)
     require("max_pool", x=(x, shape))
-    if H * W >= 1 << 31:
-        raise ValueError(f"max_pool: places are int32, up to {(1 << 31) - 1}, but an image of x {shape} has {H * W} pixels")
+    if shape[2] * shape[3] >= 1 << 31:
+        raise ValueError(f"max_pool: an image of x {shape} has 2^31 pixels or more, but places in it are int32")
     return select(FAMILY, "max_pool", x, window, ceil_mode)(x, window, ceil_mode)  # type: ignore[no-any-return]
 
 

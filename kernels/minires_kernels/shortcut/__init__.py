@@ -53,8 +53,8 @@ def subsample_and_pad_backward(grad_output: Array, x_shape: tuple[int, int, int,
 
 def _check(op: str, x_shape: Shape, channels: int, stride: int) -> None:
     if channels < x_shape[1] or stride < 1:
-        raise ValueError(f"{op}: channels must be at least those of x, and stride at least 1; got channels = {channels} "
-                         f"and stride = {stride}, x {x_shape}")  # fmt: skip
+        raise ValueError(f"{op}: channels must be at least those of x, and stride at least 1; got channels = "
+                         f"{channels} and stride = {stride}, x {x_shape}")  # fmt: skip
 
 
 def cost(

@@ -54,8 +54,8 @@ def check(parameter: Array, grad: Array, velocity: Array | None, momentum: float
     no memory with the others.
     """
     if (velocity is None) != (momentum == 0):
-        raise ValueError(f"update.sgd: a velocity belongs to a momentum, and only to one; got momentum = {momentum} and "
-                         f"velocity {None if velocity is None else velocity.shape}")  # fmt: skip
+        given = None if velocity is None else velocity.shape
+        raise ValueError(f"update.sgd: there is a velocity exactly when momentum isn't 0; got {momentum = }, {given}")
     if velocity is None:
         require_alike("update.sgd", parameter=parameter, grad=grad)
         require_writable("update.sgd", parameter=parameter)
