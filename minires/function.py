@@ -70,6 +70,10 @@ class Function:
         """
         return None
 
+    def explain(self, *arrays: Array | None) -> str:
+        """Why ``forward`` refused ``arrays``, by their shapes, in the user's words; ``""`` where they fit."""
+        return ""
+
     def release(self) -> None:
         """Forget the saved arrays and the inputs, so that their memory can be used again."""
         self.released = True
@@ -85,11 +89,24 @@ class Function:
         return {name: value for name, value in vars(self).items() if not (hasattr(Function, name) or name[0] == "_")}
 
     def __repr__(self) -> str:
-        settings = (f"{name}={value}" for name, value in self.hyper_parameters().items())
+        settings = (f"{name}={brief(value)}" for name, value in self.hyper_parameters().items())
         return f"{type(self).__name__}({', '.join(settings)})"
 
 
-_CORE = tuple(f"minires.{name}" for name in ("function", "tensor", "operators", "algebra", "functional", "nn"))
+def brief(value: Any, width: int = 100) -> str:
+    """A hyper-parameter in a few characters: arrays by shape and dtype, Functions by name."""
+    if isinstance(value, Function):
+        return type(value).__name__
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"array {value.shape} {value.dtype}"
+    text = f"({', '.join(map(brief, value))}{',' * (len(value) == 1)})" if type(value) is tuple else str(value)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+_CORE = tuple(
+    f"minires.{name}"
+    for name in ("function", "vocabulary", "algebra", "shapes", "reductions", "operators", "tensor", "functional", "nn")
+)
 """Where an operation may be applied on somebody's behalf: its origin is the first line outside of these."""
 
 

@@ -6,57 +6,41 @@ applies a Function.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from minires import algebra
-from minires.algebra import Axis
-from minires.function import Function
-from minires_kernels.arrays import Array, array_module
+from minires import algebra, extremes
+from minires.arguments import described
+from minires.indexing import index_error, plain_index
+from minires.reductions import Reductions
+from minires.vocabulary import torch_keywords, unknown_attribute
+from minires_kernels.arrays import array_module
 
 if TYPE_CHECKING:
     from minires.tensor import Tensor
 
 
-class Operators:
-    """What arithmetic needs of a tensor: its ``data``, and two methods that make new ones."""
+def _assigning(sign: str, operate: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    """``x += y`` as x = x + y, a new tensor: refused for a leaf that learns, which would silently stay as it is."""
+
+    def assign(self: Operators, other: Any) -> Tensor:
+        if self.requires_grad and self.is_leaf:
+            raise RuntimeError(
+                f"w {sign} ...: w is a leaf that requires a gradient; this would give its name to a new tensor, and "
+                f"leave it as it was; change its data, w.data {sign} ..., or give the result a name of its own"
+            )
+        return operate(self, other)
+
+    return assign
+
+
+class Operators(Reductions):
+    """Arithmetic and the other methods of one element at a time; indexing; a change of type."""
 
     __slots__ = ()
-
-    data: Array
-    requires_grad: bool
-
-    if TYPE_CHECKING:
-
-        def _apply(self, function: Function, *inputs: Any) -> Tensor:
-            """The result of ``function``, as a node of the graph."""
-
-        def _constant(self, array: Array) -> Tensor:
-            """A tensor of ``array`` that no gradient flows to."""
-
-    # ---------------------------------------------------------------- what it is
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The lengths of its axes."""
-        return self.data.shape  # type: ignore[no-any-return]
-
-    @property
-    def ndim(self) -> int:
-        """The number of its axes."""
-        return self.data.ndim  # type: ignore[no-any-return]
-
-    @property
-    def size(self) -> int:
-        """The number of its elements."""
-        return self.data.size  # type: ignore[no-any-return]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of its elements."""
-        return self.data.dtype  # type: ignore[no-any-return]
 
     # ---------------------------------------------------------------- operators
 
@@ -102,9 +86,34 @@ class Operators:
     def __abs__(self) -> Tensor:
         return self._apply(algebra.Abs(), self)
 
+    __iadd__ = _assigning("+=", __add__)
+    __isub__ = _assigning("-=", __sub__)
+    __imul__ = _assigning("*=", __mul__)
+    __itruediv__ = _assigning("/=", __truediv__)
+    __ipow__ = _assigning("**=", __pow__)
+    __imatmul__ = _assigning("@=", __matmul__)
+
     def __getitem__(self, index: Any) -> Tensor:
-        """``self[index]`` with NumPy's indexing; the result is a copy. A Tensor of integers serves as an index too."""
-        return self._apply(algebra.Index(_plain_index(index)), self)
+        """``self[index]`` with NumPy's indexing; the result is a copy. A Tensor of integers or booleans will do too.
+
+        Raises IndexError for what doesn't fit the shape, and for what is no index.
+        """
+        try:
+            return self._apply(algebra.Index(plain_index(index, array_module(self.data), Operators)), self)
+        except (IndexError, TypeError, ValueError) as error:
+            raise index_error(index, self.shape, error) from error
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(
+            "x[...] = ...: a tensor's elements aren't assigned, since a graph may need them; choose with "
+            "minires.functional.where, or, if no graph does, change the array: x.data[...] = ..."
+        )
+
+    def __delitem__(self, index: Any) -> None:
+        raise TypeError("del x[...]: a tensor has no elements to lose; take what stays with a slice: y = x[1:]")
+
+    def __getattr__(self, name: str) -> Any:
+        raise unknown_attribute(self, name)
 
     def _operands(self, other: Any) -> tuple[Operators, Operators]:
         """This tensor and ``other`` in one dtype: numbers and integers take the other's, so they never promote it."""
@@ -144,85 +153,43 @@ class Operators:
         """The square root, elementwise."""
         return self._apply(algebra.Sqrt(), self._floating())
 
+    @torch_keywords
     def clip(self, lower: float | None = None, upper: float | None = None) -> Tensor:
-        """min(max(x, lower), upper), elementwise; None leaves that side open. Raises ValueError if lower > upper."""
-        if lower is not None and upper is not None and lower > upper:
-            raise ValueError(f"clip: lower must not exceed upper, got lower={lower}, upper={upper}")
-        return self._apply(algebra.Clip(lower, upper), self)
+        """min(max(x, lower), upper), elementwise, for two numbers; None leaves that side open.
 
-    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The sum over ``axis``: an int, a tuple of them, or None for all."""
-        return self._apply(algebra.Sum(self._axis("sum", axis), keepdims), self)
+        The gradient passes where lower <= x <= upper. Whole numbers between bounds that aren't become float32. Raises
+        ValueError if lower > upper, TypeError for bounds that aren't numbers: for a bound for each element, use
+        :meth:`maximum` and :meth:`minimum`.
 
-    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The mean over ``axis``: an int, a tuple of them, or None for all."""
-        return self._apply(algebra.Mean(self._axis("mean", axis), keepdims), self._floating())
-
-    def var(self, axis: Axis = None, correction: int = 0, keepdims: bool = False) -> Tensor:
-        """The variance over ``axis``: the sum of squared deviations over (count - ``correction``).
-
-        correction=0 is the biased variance that batch norm normalises with, 1 the unbiased one.
+        >>> minires.Tensor([-1.0, 0.5, 7.0]).clip(0, 1)
+        Tensor([0. , 0.5, 1. ], (3,) float32)
         """
-        axes = self._axis("var", axis)
-        count = self.size // max(1, np.empty(self.shape, bool).sum(axes).size) if self.size else 0
-        if count <= correction:
-            raise ValueError(f"var: needs more than {correction} numbers along axis {axis}, got shape {self.shape}")
-        return self._apply(algebra.Var(axes, correction, keepdims), self._floating())
+        low, high = _bound("lower", lower, -math.inf), _bound("upper", upper, math.inf)
+        if low > high:
+            raise ValueError(f"clip: lower must not exceed upper, got lower={lower}, upper={upper}")
+        bounds = None if lower is None else low, None if upper is None else high
+        if any(isinstance(bound, float) for bound in bounds):
+            return self._apply(algebra.Clip(*bounds), self._floating())
+        return self._apply(algebra.Clip(*_reached(self.dtype, *bounds)), self)
 
-    def max(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        """The maximum over one axis, or over all; the first of equal maxima receives the gradient."""
-        if isinstance(axis, tuple):
-            raise TypeError(f"max: axis must be one integer, or None for all axes, got {axis}")
-        return self._apply(algebra.Max(self._axis("max", axis), keepdims), self)  # type: ignore[arg-type]
+    def maximum(self, other: Any) -> Tensor:
+        """The larger of the two, elementwise: ``other`` is a tensor, an array or a number; shapes broadcast.
 
-    def reshape(self, *shape: Any) -> Tensor:
-        """The same numbers in another shape; one length may be -1. Raises ValueError when the counts differ."""
-        lengths = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else tuple(shape)
-        known = 1
-        for length in lengths:
-            known *= length if length != -1 else 1
-        if (
-            lengths.count(-1) > 1
-            or min(lengths, default=0) < -1
-            or (-1 in lengths and (not known or self.size % known))
-        ):
-            raise ValueError(f"reshape: cannot turn shape {self.shape} into {lengths}")
-        if -1 not in lengths and known != self.size:
-            raise ValueError(f"reshape: shape {self.shape} has {self.size} elements, {lengths} has {known}")
-        return self._apply(algebra.Reshape(lengths), self)
+        The gradient goes to the larger; of equals each gets half of it. A NaN on either side gives NaN. Raises
+        TypeError for what is none of these, ValueError for shapes that don't broadcast.
 
-    def flatten(self, start_axis: int = 0, end_axis: int = -1) -> Tensor:
-        """The axes from ``start_axis`` to ``end_axis`` (inclusive) merged into one."""
-        axes = max(self.ndim, 1)  # a number becomes one axis of length 1
-        if not (-axes <= start_axis < axes and -axes <= end_axis < axes):
-            raise ValueError(f"flatten: axes {start_axis} and {end_axis} don't both exist in shape {self.shape}")
-        start, end = start_axis % axes, end_axis % axes
-        if start > end:
-            raise ValueError(f"flatten: start_axis {start_axis} lies behind end_axis {end_axis}; shape {self.shape}")
-        merged = 1
-        for length in self.shape[start : end + 1]:
-            merged *= length
-        return self.reshape((*self.shape[:start], merged, *self.shape[end + 1 :]))
+        >>> minires.Tensor([1.0, 5.0]).maximum(3)
+        Tensor([3., 5.], (2,) float32)
+        """
+        return self._apply(extremes.Maximum(), *self._operands(other))
 
-    def permute(self, *axes: Any) -> Tensor:
-        """The axes in another order. Raises ValueError unless each axis is named once."""
-        order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], Sequence) else tuple(axes)
-        if sorted(axis + self.ndim if axis < 0 else axis for axis in order) != list(range(self.ndim)):
-            raise ValueError(f"permute: {order} doesn't name each axis of shape {self.shape} once")
-        return self._apply(algebra.Permute(order), self)
+    def minimum(self, other: Any) -> Tensor:
+        """The smaller of the two, elementwise: see :meth:`maximum`.
 
-    def transpose(self, axis0: int = -2, axis1: int = -1) -> Tensor:
-        """Two axes exchanged: by default the last two."""
-        order = list(range(self.ndim))
-        if not (-self.ndim <= axis0 < self.ndim and -self.ndim <= axis1 < self.ndim):
-            raise ValueError(f"transpose: axes {axis0} and {axis1} don't both exist in shape {self.shape}")
-        order[axis0], order[axis1] = order[axis1], order[axis0]
-        return self.permute(order)
-
-    @property
-    def T(self) -> Tensor:
-        """The axes in reverse order."""
-        return self.permute(tuple(reversed(range(self.ndim))))
+        >>> minires.Tensor([1.0, 5.0]).minimum(minires.Tensor([4.0, 2.0]))
+        Tensor([1., 2.], (2,) float32)
+        """
+        return self._apply(extremes.Minimum(), *self._operands(other))
 
     def astype(self, dtype: Any) -> Tensor:
         """The same numbers in another type; the gradient flows back in this one's."""
@@ -234,15 +201,24 @@ class Operators:
             )
         return self._apply(algebra.Cast(np.dtype(dtype)), self)
 
-    def _axis(self, op: str, axis: Axis) -> Axis:
-        for each in () if axis is None else axis if isinstance(axis, tuple) else (axis,):
-            if not -self.ndim <= each < self.ndim:
-                raise ValueError(f"{op}: axis {each} doesn't exist in shape {self.shape}")
-        return axis
+
+def _bound(name: str, value: Any, absent: float) -> float:
+    """A bound of clip as Python's number: NumPy's would widen a float32 array."""
+    if value is None:
+        return absent
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(
+            f"clip: {name} must be a number or None, got {described(value)}; for a bound for each element use "
+            "x.maximum(lower) and x.minimum(upper)"
+        )
+    return int(value) if isinstance(value, (int, np.integer)) else float(value)
 
 
-def _plain_index(index: Any) -> Any:
-    if isinstance(index, tuple):
-        return tuple(_plain_index(part) for part in index)
-    array = index.data if isinstance(index, Operators) else index
-    return array.copy() if isinstance(array, np.ndarray) else array  # backward must see what forward saw
+def _reached(dtype: np.dtype[Any], lower: float | None, upper: float | None) -> tuple[float | None, float | None]:
+    """Whole bounds, without those that lie beyond all numbers of an integer ``dtype``."""
+    if dtype.kind not in "iu":
+        return lower, upper
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+    if (lower is not None and lower > most) or (upper is not None and upper < least):
+        raise ValueError(f"clip: no {dtype} lies between lower={lower} and upper={upper}; use .astype(...) first")
+    return None if lower is None or lower < least else lower, None if upper is None or upper > most else upper

@@ -15,6 +15,7 @@ import numpy as np
 
 from minires.function import Function, origin_of_call
 from minires.graph import as_array, tracking, walk, watching
+from minires.html import html_table
 from minires.operators import Operators
 from minires_kernels import forced
 from minires_kernels.arrays import Array, array_module, device_of, to_cpu
@@ -43,7 +44,8 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
     try:
         array = function.forward(*arrays)
     except ValueError as error:  # NumPy's own, about shapes: it doesn't know the operation
-        raise ValueError(f"{type(function).__name__}: {error}; inputs {_listing(inputs)}") from error
+        reason = function.explain(*arrays) or error
+        raise ValueError(f"{type(function).__name__}: {reason}; inputs {_listing(inputs)}") from error
     function.number = next(_numbers)
     requires_grad = any(function.needs_input_grad)
     output = Tensor(as_array(array))
@@ -129,9 +131,7 @@ class Tensor(Operators):
 
     def item(self) -> float:
         """Its only element as a Python number. Raises ValueError when it has more than one."""
-        if self.size != 1:
-            raise ValueError(f"item: the tensor must have one element, but its shape is {self.shape}")
-        return self.data.item()  # type: ignore[no-any-return]
+        return self._only("item")  # type: ignore[no-any-return]
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """Its data as a NumPy array; shares memory on the CPU."""
@@ -143,27 +143,54 @@ class Tensor(Operators):
 
     def __repr__(self) -> str:
         made = f", {self.creator!r}" if self.creator is not None else ", requires_grad" if self.requires_grad else ""
+        return f"{type(self).__name__}({self._content()}, {self.shape} {self.dtype}{made})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each of its properties."""
+        rows = [("shape", str(self.shape)), ("dtype", str(self.dtype)), ("data", self._content())]
+        if self.creator is not None:
+            rows.append(("made by", f"{self.creator!r}{self.creator.where()}"))
+        rows.append(("requires grad", str(self.requires_grad)))
+        return html_table((), rows, left=(0, 1), title=type(self).__name__)
+
+    def _content(self) -> str:
+        """Its numbers in a line or, of more than 8, what sums them up."""
         if self.size <= 8:
-            content = np.array2string(to_cpu(self.data), precision=4, separator=", ")
-        elif self.dtype.kind == "f":
-            content = f"mean {float(self.data.mean()):.4g}, std {float(self.data.std()):.4g}"
-        else:
-            content = "..."
-        return f"{type(self).__name__}({content}, {self.shape} {self.dtype}{made})"
+            return " ".join(np.array2string(to_cpu(self.data), precision=4, separator=", ").split())
+        if self.dtype.kind != "f":
+            return "..."
+        with np.errstate(all="ignore"):  # infinities have no standard deviation
+            return f"mean {float(self.data.mean()):.4g}, std {float(self.data.std()):.4g}"
 
     def __len__(self) -> int:
         if not self.ndim:
-            raise TypeError("len: a 0-d tensor has no length")
+            raise TypeError("len: a 0-d tensor has no length; its number is x.item()")
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
+        if not self.ndim:
+            raise TypeError("iteration: a 0-d tensor has no rows; its number is x.item()")
         return (self[i] for i in range(len(self)))
 
     def __bool__(self) -> bool:
-        return bool(self.item())
+        return bool(self._only("if", "; ask for x.any() or x.all()"))
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._only("float"))
+
+    def __int__(self) -> int:
+        return int(self._only("int"))
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise TypeError(f"index: only a tensor of integers stands for an integer, got {self.dtype}")
+        return int(self._only("index"))
+
+    def _only(self, op: str, cure: str = "") -> Any:
+        """Its only element as a Python number."""
+        if self.size != 1:
+            raise ValueError(f"{op}: the tensor must have one element, but its shape is {self.shape}{cure}")
+        return self.data.item()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.requires_grad:

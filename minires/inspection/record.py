@@ -22,7 +22,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from minires.function import Function
+from minires.function import Function, brief
 from minires.graph import watch
 from minires.inspection.locks import Locks
 from minires.inspection.text import number, shape_text, table
@@ -332,7 +332,7 @@ class Tape:
     def _add_op(self, function: Function, inputs: Sequence[Tensor | None], output: Tensor, scope: str) -> None:
         sources = tuple((self._node(tensor), slot) for slot, tensor in enumerate(inputs) if tensor is not None)
         op = _snake_case(function)
-        settings = {name: _describe(value) for name, value in function.hyper_parameters().items()}
+        settings = {name: brief(value) for name, value in function.hyper_parameters().items()}
         saved = function.saved_arrays() if output.requires_grad else {}
         node = self._add(
             output,
@@ -409,13 +409,6 @@ def _numbered(name: str, uses: dict[str, int]) -> str:
     """``name`` the first time, then ``name#2``, ``name#3``, ..."""
     uses[name] = count = uses.get(name, 0) + 1
     return name if count == 1 else f"{name}#{count}"
-
-
-def _describe(value: Any) -> str:
-    """A hyper-parameter in a few characters: arrays by shape and dtype."""
-    if isinstance(value, Function):
-        return type(value).__name__
-    return f"array {value.shape} {value.dtype}" if hasattr(value, "dtype") and hasattr(value, "shape") else repr(value)
 
 
 def _shortened(text: str, width: int = 48) -> str:
