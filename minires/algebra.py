@@ -7,9 +7,10 @@ call to :func:`sum_to_shape` in each of them.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from minires.arguments import Axis
+from minires.arguments import Axis, reduced_axes
 from minires.function import Function
 from minires_kernels import activation
 from minires_kernels.arrays import Array, array_module
@@ -287,7 +288,7 @@ class Var(Function):
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         deviation = self.saved.deviation
-        count = deviation.size // max(grad_output.size, 1) - self.correction
+        count = math.prod(deviation.shape[i] for i in reduced_axes(self.axis, deviation.ndim)) - self.correction
         return (expand_reduced(grad_output * (2 / count), deviation.shape, self.axis) * deviation,)
 
 

@@ -43,9 +43,14 @@ def _fault(part: Any) -> str | None:
             if each is not None and not hasattr(each, "__index__"):
                 return f"{_ALLOWED}, got {described(each)} in a slice"
         return "the step of a slice must not be 0" if part.step == 0 else None
-    array = np.asarray(part) if isinstance(part, list) else part
-    if hasattr(array, "dtype"):
-        return None if array.dtype.kind in "iub" else f"{_ALLOWED}, got {type_name(array)} of {array.dtype}"
+    if isinstance(part, list):
+        try:
+            part = np.array(part)
+        except ValueError:
+            return f"{_ALLOWED}, got a list of lists of different lengths"
+    dtype = getattr(part, "dtype", None)
+    if isinstance(dtype, np.dtype):
+        return None if dtype.kind in "iub" else f"{_ALLOWED}, got {type_name(part)} of {dtype}"
     if isinstance(part, int) and abs(part) > sys.maxsize:
         return f"index {part} lies outside of every axis"
     return None if part is None or part is Ellipsis or isinstance(part, int) else f"{_ALLOWED}, got {described(part)}"

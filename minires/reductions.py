@@ -66,6 +66,8 @@ class Reductions(Shapes):
         """
         axes, kept = self._over("var", axis, keepdims)
         lost = integer("var", "correction", correction)
+        if lost < 0:
+            raise ValueError(f"var: correction must not be negative, got {lost}")
         if self._count(axes) <= lost:
             raise ValueError(f"var: needs more than {lost} numbers along axis {axis}, got shape {self.shape}")
         return self._apply(algebra.Var(axes, lost, kept), self._floating())

@@ -142,6 +142,8 @@ def test_a_bad_operand_is_refused_in_our_words(call, error, message):
         ({1}, "an index is .*got set"),
         (Tensor([1.0]), "an index is .*got Tensor of float32"),
         (np.ones(2), "an index is .*got ndarray of float64"),
+        ([[0], [1, 2]], "an index is .*got a list of lists of different lengths"),
+        (np.float32, "an index is .*got type"),
         (["a"], "an index is .*got ndarray of <U1"),
         (slice("a", None), "an index is .*got str 'a'"),
         (slice(None, None, 1.5), r"an index is .*got float 1\.5"),

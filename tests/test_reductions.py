@@ -112,8 +112,15 @@ def test_the_mean_of_nothing_is_nan_as_in_torch_without_a_warning():
     assert x.mean(1).shape == (0,)
 
 
+@pytest.mark.filterwarnings("error")
 def test_the_variance_along_an_axis_of_nothing_is_empty_where_it_is_defined():
-    assert Tensor(np.zeros((0, 3), np.float32)).var(1).shape == (0,)
+    x = Tensor(np.zeros((0, 3), np.float32), requires_grad=True)
+    y = x.var(1)
+    assert y.shape == (0,)
+    y.backward(np.zeros(0, np.float32))
+    assert x.grad.shape == (0, 3)
+    with pytest.raises(ValueError, match="var: correction must not be negative, got -1"):
+        x.var(0, correction=-1)
 
 
 # ---- what is refused, in our words ---------------------------------------------------------------
