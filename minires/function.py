@@ -23,6 +23,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from minires.display import brief
 from minires_kernels.arrays import Array
 
 if TYPE_CHECKING:
@@ -89,18 +90,13 @@ class Function:
         return {name: value for name, value in vars(self).items() if not (hasattr(Function, name) or name[0] == "_")}
 
     def __repr__(self) -> str:
-        settings = (f"{name}={brief(value)}" for name, value in self.hyper_parameters().items())
+        settings = (f"{name}={described(value)}" for name, value in self.hyper_parameters().items())
         return f"{type(self).__name__}({', '.join(settings)})"
 
 
-def brief(value: Any, width: int = 100) -> str:
-    """A hyper-parameter in a few characters: arrays by shape and dtype, Functions by name."""
-    if isinstance(value, Function):
-        return type(value).__name__
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"array {value.shape} {value.dtype}"
-    text = f"({', '.join(map(brief, value))}{',' * (len(value) == 1)})" if type(value) is tuple else str(value)
-    return text if len(text) <= width else text[: width - 1] + "…"
+def described(setting: Any) -> str:
+    """A hyper-parameter in a few characters; one that is itself a Function by its name."""
+    return type(setting).__name__ if isinstance(setting, Function) else brief(setting)
 
 
 _CORE = tuple(

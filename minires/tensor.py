@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from minires.display import html_table
 from minires.function import Function, origin_of_call
 from minires.graph import as_array, tracking, walk, watching
-from minires.html import html_table
 from minires.operators import Operators
 from minires_kernels import forced
 from minires_kernels.arrays import Array, array_module, device_of, to_cpu

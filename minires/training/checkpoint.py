@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minires import models
+from minires.display import brief_fields
 from minires.nn import Module
 from minires_kernels.arrays import to_cpu
 
@@ -23,6 +24,8 @@ class Checkpoint:
     options: dict[str, Any]
     state: dict[str, Any]
     notes: dict[str, Any]
+
+    __repr__ = brief_fields
 
     def build(self) -> Module:
         """The net, with its state, in evaluation mode."""
