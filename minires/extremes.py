@@ -64,7 +64,9 @@ class Max(Function):
         chosen = getattr(rows, self.position)(-1)[..., None]  # (*kept, 1)
         self.save_for_backward(chosen=chosen)
         extreme = array_module(x).take_along_axis(rows, chosen, -1)[..., 0]
-        return expand_reduced(extreme, x.shape, self.axis) if self.keepdims else extreme
+        output = expand_reduced(extreme, x.shape, self.axis) if self.keepdims else extreme
+        self._output_shape = output.shape
+        return output
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         xp, chosen = array_module(grad_output), self.saved.chosen
@@ -74,7 +76,7 @@ class Max(Function):
         return (rows.reshape(shape).transpose(sorted(range(len(shape)), key=self._order.__getitem__)),)
 
     def signature(self) -> Array:
-        return self.saved.chosen
+        return self.saved.chosen.reshape(self._output_shape)
 
 
 class Min(Max):
