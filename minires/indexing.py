@@ -22,10 +22,14 @@ def plain_index(index: Any, xp: Any, tensor: type[Any]) -> Any:
     """
     if isinstance(index, tuple):
         return tuple(plain_index(part, xp, tensor) for part in index)
+    if isinstance(index, slice):
+        return slice(*(plain_index(part, xp, tensor) for part in (index.start, index.stop, index.step)))
     if isinstance(index, list):
-        return xp.array(index) if index else xp.zeros(0, int)
+        return xp.array([plain_index(part, xp, tensor) for part in index]) if index else xp.zeros(0, int)
     array = index.data if isinstance(index, tensor) else index
-    return array.copy() if isinstance(array, (np.ndarray, xp.ndarray)) else array
+    if hasattr(array, "__array_interface__") or hasattr(array, "__cuda_array_interface__"):
+        return array.copy()
+    return xp.array(array) if hasattr(array, "__len__") else array  # other sequences: a range, an array.array
 
 
 def index_error(index: Any, shape: tuple[int, ...], error: Exception) -> IndexError:

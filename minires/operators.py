@@ -6,7 +6,7 @@ applies a Function.
 
 from __future__ import annotations
 
-import math
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from minires import algebra, extremes
 from minires.arguments import described
+from minires.dtypes import admit, as_number, checked_dtype, common_dtype
 from minires.indexing import index_error, plain_index
 from minires.reductions import Reductions
 from minires.vocabulary import torch_keywords, unknown_attribute
@@ -45,46 +46,50 @@ class Operators(Reductions):
     # ---------------------------------------------------------------- operators
 
     def __add__(self, other: Any) -> Tensor:
-        return self._apply(algebra.Add(), *self._operands(other))
+        return self._apply(algebra.Add(), *self._operands("+", other))
 
     def __radd__(self, other: Any) -> Tensor:
-        return self._apply(algebra.Add(), *reversed(self._operands(other)))
+        return self._apply(algebra.Add(), *reversed(self._operands("+", other)))
 
     def __sub__(self, other: Any) -> Tensor:
-        return self._apply(algebra.Sub(), *self._operands(other))
+        return self._apply(algebra.Sub(), *self._arithmetic("-", other))
 
     def __rsub__(self, other: Any) -> Tensor:
-        return self._apply(algebra.Sub(), *reversed(self._operands(other)))
+        return self._apply(algebra.Sub(), *reversed(self._arithmetic("-", other)))
 
     def __mul__(self, other: Any) -> Tensor:
-        return self._apply(algebra.Mul(), *self._operands(other))
+        return self._apply(algebra.Mul(), *self._operands("*", other))
 
     def __rmul__(self, other: Any) -> Tensor:
-        return self._apply(algebra.Mul(), *reversed(self._operands(other)))
+        return self._apply(algebra.Mul(), *reversed(self._operands("*", other)))
 
     def __truediv__(self, other: Any) -> Tensor:
-        return self._apply(algebra.Div(), *self._floating()._operands(other))
+        x, y = self._fractions(other)
+        return self._apply(algebra.Div(), x, y)
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return self._apply(algebra.Div(), *reversed(self._floating()._operands(other)))
+        x, y = self._fractions(other)
+        return self._apply(algebra.Div(), y, x)
 
     def __pow__(self, other: Any) -> Tensor:
-        return self._apply(algebra.Pow(), *self._operands(other))
+        x, y = self._arithmetic("**", other)
+        return self._apply(algebra.Pow(), x, y._exponent())
 
     def __rpow__(self, other: Any) -> Tensor:
-        return self._apply(algebra.Pow(), *reversed(self._operands(other)))
+        x, y = self._arithmetic("**", other)
+        return self._apply(algebra.Pow(), y, x._exponent())
 
     def __matmul__(self, other: Any) -> Tensor:
-        return self._apply(algebra.MatMul(), *self._operands(other))
+        return self._apply(algebra.MatMul(), *self._arithmetic("@", other))
 
     def __rmatmul__(self, other: Any) -> Tensor:
-        return self._apply(algebra.MatMul(), *reversed(self._operands(other)))
+        return self._apply(algebra.MatMul(), *reversed(self._arithmetic("@", other)))
 
     def __neg__(self) -> Tensor:
-        return self._apply(algebra.Neg(), self)
+        return self._apply(algebra.Neg(), self._not_boolean("-"))
 
     def __abs__(self) -> Tensor:
-        return self._apply(algebra.Abs(), self)
+        return self._apply(algebra.Abs(), self._not_boolean("abs"))
 
     __iadd__ = _assigning("+=", __add__)
     __isub__ = _assigning("-=", __sub__)
@@ -115,21 +120,90 @@ class Operators(Reductions):
     def __getattr__(self, name: str) -> Any:
         raise unknown_attribute(self, name)
 
-    def _operands(self, other: Any) -> tuple[Operators, Operators]:
+    # Comparisons: elementwise on the numbers, without a gradient. What isn't a number is never equal, as in Python.
+
+    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
+        return self._compare(operator.eq, other)
+
+    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
+        return self._compare(operator.ne, other)
+
+    def __lt__(self, other: object) -> Tensor:
+        return self._compare(operator.lt, other)
+
+    def __le__(self, other: object) -> Tensor:
+        return self._compare(operator.le, other)
+
+    def __gt__(self, other: object) -> Tensor:
+        return self._compare(operator.gt, other)
+
+    def __ge__(self, other: object) -> Tensor:
+        return self._compare(operator.ge, other)
+
+    __hash__ = object.__hash__  # a tensor is a key by identity, whatever it holds
+
+    def _compare(self, comparison: Callable[[Any, Any], Any], other: object) -> Tensor:
+        """``comparison`` of the numbers of both, as booleans; NotImplemented for what has no numbers."""
+        if isinstance(other, Operators):
+            array = other.data
+        elif isinstance(other, (bool, int, np.integer, np.bool_)):
+            array = int(other)  # Python's own numbers take the tensor's type, and may lie outside of its range
+        elif isinstance(other, (float, np.floating)):
+            array = float(other)
+        elif isinstance(other, (np.ndarray, array_module(self.data).ndarray)):
+            array = admit(other, "comparison")
+        else:
+            return NotImplemented  # type: ignore[no-any-return]
+        try:
+            return self._constant(comparison(self.data, array))
+        except (ValueError, OverflowError) as error:  # shapes that don't fit; an integer that no float reaches
+            raise ValueError(f"comparison: {error}; shapes {self.shape} and {np.shape(array)}") from error
+
+    def _operands(self, op: str, other: Any) -> tuple[Operators, Operators]:
         """This tensor and ``other`` in one dtype: numbers and integers take the other's, so they never promote it."""
-        xp = array_module(self.data)
-        if isinstance(other, (bool, int, float, np.generic)):
-            is_whole = isinstance(other, (bool, int, np.integer, np.bool_))
-            other = xp.asarray(other, dtype=self.dtype if self.dtype.kind == "f" or is_whole else np.float32)
-        if isinstance(other, (np.ndarray, xp.ndarray)):
-            other = self._constant(other)
         if not isinstance(other, Operators):
-            raise TypeError(f"Tensor arithmetic: expected a Tensor, an array or a number, got {type(other).__name__}")
-        if self.dtype.kind == "f" and other.dtype.kind != "f":
-            return self, other.astype(self.dtype)
-        if other.dtype.kind == "f" and self.dtype.kind != "f":
-            return self.astype(other.dtype), other
+            xp = array_module(self.data)
+            if isinstance(other, (bool, int, float, np.generic)):
+                other = self._constant(xp.asarray(as_number(other, self.dtype, op)))
+            elif isinstance(other, (np.ndarray, xp.ndarray)):
+                # a copy, where backward must see what forward saw: the array stays the caller's
+                other = self._constant(other.copy() if self.requires_grad else other)
+            else:
+                raise TypeError(f"{op}: expected a Tensor, an array or a number, got {type(other).__name__}")
+        mine, others = self.dtype, other.dtype
+        if mine is others:
+            return self, other
+        common = common_dtype(mine, others, op)
+        if common.kind == "f" and mine.kind != "f":
+            return self.astype(common), other
+        if common.kind == "f" and others.kind != "f":
+            return self, other.astype(common)
         return self, other
+
+    def _arithmetic(self, op: str, other: Any) -> tuple[Operators, Operators]:
+        """As :meth:`_operands`, for what booleans alone can't do: a difference, a power, a product of matrices."""
+        x, y = self._operands(op, other)
+        if x.dtype.kind == "b":
+            y._not_boolean(op)
+        return x, y
+
+    def _fractions(self, other: Any) -> tuple[Operators, Operators]:
+        """As :meth:`_operands`, for a quotient: of whole numbers it is float32."""
+        x = self._floating() if isinstance(other, (bool, int, float, np.generic)) else self
+        x, y = x._operands("/", other)
+        return x._floating(), y._floating()
+
+    def _not_boolean(self, op: str) -> Operators:
+        if self.dtype.kind == "b":
+            raise TypeError(f"{op}: not defined for booleans; convert them first: .astype(numpy.int64)")
+        return self
+
+    def _exponent(self) -> Operators:
+        if self.dtype.kind == "i" and bool((self.data < 0).any()):
+            raise ValueError(
+                "**: integers have no negative powers among integers; convert them first: .astype(numpy.float32)"
+            )
+        return self
 
     def _floating(self) -> Operators:
         """This tensor, or, when it holds integers, which NumPy would turn into float64, the same in float32."""
@@ -139,7 +213,7 @@ class Operators(Reductions):
 
     def abs(self) -> Tensor:
         """\\|x\\|, elementwise."""
-        return self._apply(algebra.Abs(), self)
+        return abs(self)
 
     def exp(self) -> Tensor:
         """e^x, elementwise."""
@@ -157,20 +231,20 @@ class Operators(Reductions):
     def clip(self, lower: float | None = None, upper: float | None = None) -> Tensor:
         """min(max(x, lower), upper), elementwise, for two numbers; None leaves that side open.
 
-        The gradient passes where lower <= x <= upper. Whole numbers between bounds that aren't become float32. Raises
-        ValueError if lower > upper, TypeError for bounds that aren't numbers: for a bound for each element, use
-        :meth:`maximum` and :meth:`minimum`.
+        The bounds never widen x: integers stay integers between integers, and become float32 between others. The
+        gradient passes where lower <= x <= upper. Raises ValueError if lower > upper, and for a bound outside of the
+        range of integers; TypeError for one that isn't a number.
 
         >>> minires.Tensor([-1.0, 0.5, 7.0]).clip(0, 1)
         Tensor([0. , 0.5, 1. ], (3,) float32)
         """
-        low, high = _bound("lower", lower, -math.inf), _bound("upper", upper, math.inf)
-        if low > high:
+        dtype, bounds = self.dtype, [_bound("lower", lower), _bound("upper", upper)]
+        for bound in bounds:
+            if bound is not None:
+                dtype = common_dtype(dtype, as_number(bound, self.dtype, "clip").dtype, "clip")
+        if None not in bounds and bounds[0] > bounds[1]:  # type: ignore[operator]
             raise ValueError(f"clip: lower must not exceed upper, got lower={lower}, upper={upper}")
-        bounds = None if lower is None else low, None if upper is None else high
-        if any(isinstance(bound, float) for bound in bounds):
-            return self._apply(algebra.Clip(*bounds), self._floating())
-        return self._apply(algebra.Clip(*_reached(self.dtype, *bounds)), self)
+        return self._apply(algebra.Clip(*bounds), self.astype(dtype))
 
     def maximum(self, other: Any) -> Tensor:
         """The larger of the two, elementwise: ``other`` is a tensor, an array or a number; shapes broadcast.
@@ -181,7 +255,7 @@ class Operators(Reductions):
         >>> minires.Tensor([1.0, 5.0]).maximum(3)
         Tensor([3., 5.], (2,) float32)
         """
-        return self._apply(extremes.Maximum(), *self._operands(other))
+        return self._apply(extremes.Maximum(), *self._operands("maximum", other))
 
     def minimum(self, other: Any) -> Tensor:
         """The smaller of the two, elementwise: see :meth:`maximum`.
@@ -189,36 +263,27 @@ class Operators(Reductions):
         >>> minires.Tensor([1.0, 5.0]).minimum(minires.Tensor([4.0, 2.0]))
         Tensor([1., 2.], (2,) float32)
         """
-        return self._apply(extremes.Minimum(), *self._operands(other))
+        return self._apply(extremes.Minimum(), *self._operands("minimum", other))
 
     def astype(self, dtype: Any) -> Tensor:
         """The same numbers in another type; the gradient flows back in this one's."""
-        if np.dtype(dtype) == self.dtype:
+        dtype = checked_dtype(dtype, "astype")
+        if dtype == self.dtype:
             return cast("Tensor", self)
-        if self.requires_grad and np.dtype(dtype).kind != "f":
-            raise TypeError(
-                f"astype: a tensor that requires a gradient can't become {np.dtype(dtype)}; detach it first"
-            )
-        return self._apply(algebra.Cast(np.dtype(dtype)), self)
+        if self.requires_grad and dtype.kind != "f":
+            raise TypeError(f"astype: a tensor that requires a gradient can't become {dtype}; detach it first")
+        return self._apply(algebra.Cast(dtype), self)
 
 
-def _bound(name: str, value: Any, absent: float) -> float:
-    """A bound of clip as Python's number: NumPy's would widen a float32 array."""
+def _bound(name: str, value: Any) -> float | None:
+    """A bound of clip as Python's number: NumPy's float64 would widen a float32 array."""
     if value is None:
-        return absent
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(
-            f"clip: {name} must be a number or None, got {described(value)}; for a bound for each element use "
-            "x.maximum(lower) and x.minimum(upper)"
-        )
-    return int(value) if isinstance(value, (int, np.integer)) else float(value)
-
-
-def _reached(dtype: np.dtype[Any], lower: float | None, upper: float | None) -> tuple[float | None, float | None]:
-    """Whole bounds, without those that lie beyond all numbers of an integer ``dtype``."""
-    if dtype.kind not in "iu":
-        return lower, upper
-    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
-    if (lower is not None and lower > most) or (upper is not None and upper < least):
-        raise ValueError(f"clip: no {dtype} lies between lower={lower} and upper={upper}; use .astype(...) first")
-    return None if lower is None or lower < least else lower, None if upper is None or upper > most else upper
+        return None
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value)
+    raise TypeError(
+        f"clip: {name} must be a number or None, got {described(value)}; for a bound for each element use "
+        "x.maximum(lower) and x.minimum(upper)"
+    )

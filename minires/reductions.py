@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minires import algebra, extremes
 from minires.arguments import Axis, any_axes, flag, integer, one_axis, reduced_axes
 from minires.graph import as_array
@@ -29,16 +31,22 @@ class Reductions(Shapes):
         def _floating(self) -> Reductions:
             """This tensor, or, when it holds integers, the same in float32."""
 
+        def astype(self, dtype: Any) -> Tensor:
+            """The same numbers in another type."""
+
     @torch_keywords
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The sum over ``axis``: an integer, a tuple of them, or None for all. The sum of nothing is 0.
 
-        Raises ValueError for an axis that isn't there or comes twice, TypeError for what isn't an integer.
+        Integers and booleans add up in int64. Raises ValueError for an axis that isn't there or comes twice, TypeError
+        for what isn't an integer.
 
         >>> minires.Tensor([[1.0, 2.0], [3.0, 4.0]]).sum(axis=0)
         Tensor([4., 6.], (2,) float32)
         """
-        return self._apply(algebra.Sum(*self._over("sum", axis, keepdims)), self)
+        is_short = self.dtype.kind != "f" and self.dtype.itemsize < 8
+        total = algebra.Sum(*self._over("sum", axis, keepdims))
+        return self._apply(total, self.astype(np.int64) if is_short else self)
 
     @torch_keywords
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:

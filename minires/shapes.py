@@ -23,10 +23,14 @@ class Shapes:
 
     __slots__ = ()
 
-    data: Array
+    _data: Array
     requires_grad: bool
 
     if TYPE_CHECKING:
+
+        @property
+        def data(self) -> Array:
+            """Its numbers."""
 
         @property
         def is_leaf(self) -> bool:
@@ -41,22 +45,22 @@ class Shapes:
     @property
     def shape(self) -> tuple[int, ...]:
         """The lengths of its axes."""
-        return self.data.shape  # type: ignore[no-any-return]
+        return self._data.shape  # type: ignore[no-any-return]
 
     @property
     def ndim(self) -> int:
         """The number of its axes."""
-        return self.data.ndim  # type: ignore[no-any-return]
+        return self._data.ndim  # type: ignore[no-any-return]
 
     @property
     def size(self) -> int:
         """The number of its elements."""
-        return self.data.size  # type: ignore[no-any-return]
+        return self._data.size  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of its elements."""
-        return self.data.dtype  # type: ignore[no-any-return]
+        return self._data.dtype  # type: ignore[no-any-return]
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same numbers, in row order, in another shape: lengths, or a tuple or list of them; one may be -1.

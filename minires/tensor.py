@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from minires import algebra
 from minires.display import html_table
-from minires.function import Function, origin_of_call
-from minires.graph import as_array, tracking, walk, watching
+from minires.dtypes import admit
+from minires.function import Function, origin_of_call, place
+from minires.graph import BackwardHook, HookHandle, tracking, walk, watching
 from minires.operators import Operators
 from minires_kernels import forced
-from minires_kernels.arrays import Array, array_module, device_of, to_cpu
+from minires_kernels.arrays import Array, array_module, checked_device, device_of, to_cpu
 
-_numbers = itertools.count()
+_numbers = itertools.count()  # of Functions and of changes: what came first, in one order
 
 
 def apply(function: Function, *inputs: Tensor | None) -> Tensor:
@@ -46,9 +48,12 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
     except ValueError as error:  # NumPy's own, about shapes: it doesn't know the operation
         reason = function.explain(*arrays) or error
         raise ValueError(f"{type(function).__name__}: {reason}; inputs {_listing(inputs)}") from error
+    try:
+        output = Tensor(array if type(array) is np.ndarray else _one_array(array))
+    except TypeError as error:
+        raise TypeError(f"{type(function).__name__}: forward must return one array of numbers; {error}") from error
     function.number = next(_numbers)
-    requires_grad = any(function.needs_input_grad)
-    output = Tensor(as_array(array))
+    requires_grad = True in function.needs_input_grad and output._data.dtype.kind == "f"
     if requires_grad or watcher is not None:
         function.origin = origin_of_call()
     if requires_grad:
@@ -74,9 +79,9 @@ def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> list[Array
                 f"{type(function).__name__}: input {position} must be a Tensor, got {type(tensor).__name__}; "
                 "wrap it: minires.Tensor(...)"
             )
-        array = tensor.data
+        array = tensor._data
         arrays.append(array)
-        if array.dtype.kind == "f":
+        if array.dtype is not dtype and array.dtype.kind == "f":
             if dtype is not None and array.dtype != dtype:
                 raise TypeError(
                     f"{type(function).__name__}: inputs have different floating-point types: {_listing(inputs)}; "
@@ -84,6 +89,13 @@ def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> list[Array
                 )
             dtype = array.dtype
     return arrays
+
+
+def _one_array(value: Any) -> Array:
+    """What forward returned, if it is an array, or a NumPy scalar, which NumPy's arithmetic makes of 0-d arrays."""
+    if not isinstance(value, (np.ndarray, np.generic)) and not hasattr(value, "__cuda_array_interface__"):
+        raise TypeError(f"got {type(value).__name__}" + ("; use its data" if isinstance(value, Tensor) else ""))
+    return value
 
 
 def _listing(inputs: tuple[Tensor | None, ...]) -> str:
@@ -94,28 +106,76 @@ class Tensor(Operators):
     """An array that remembers how it was made.
 
     ``data``: a NumPy or CuPy array, or anything that ``numpy.asarray`` takes; Python numbers become float32 (integers
-    stay integers), arrays keep their dtype and aren't copied. ``requires_grad``: whether backward shall compute its
-    gradient; only floating-point tensors can. After backward ``grad`` is an array like ``data``, or None.
+    stay integers), arrays keep their dtype and aren't copied, except to bring them into native byte order or alignment.
+    Raises TypeError for other types than float32, float64, integers and booleans, and for masked arrays that hide
+    elements. ``requires_grad``: whether backward shall compute its gradient; only floating-point tensors can.
+
+    Comparisons (``==``, ``<`` ...) are elementwise, as in NumPy, and give a boolean Tensor without a gradient; as a key
+    of a dictionary a tensor stands for itself, whatever it holds.
     """
 
-    __slots__ = ("__weakref__", "creator", "data", "grad", "requires_grad", "retains_grad")
+    __slots__ = (
+        "__weakref__", "_changed_at", "_data", "_grad", "_hooks", "creator", "requires_grad", "retains_grad", "version"
+    )  # fmt: skip
     __array_ufunc__ = None  # so that `array + tensor` reaches Tensor.__radd__
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
-        if isinstance(data, Tensor):
-            raise TypeError("Tensor: data is a Tensor already; use it as it is, or its .detach()")
-        self.data: Array = data if isinstance(data, np.ndarray) else _import_data(data)
-        if self.data.dtype.kind not in "fiub":
-            raise TypeError(f"Tensor: expected numbers, got {type(data).__name__} of {self.data.dtype}")
-        if requires_grad and self.data.dtype.kind != "f":
+        self._data: Array = admit(data if isinstance(data, np.ndarray) else _import_data(data), "Tensor")
+        if requires_grad and self._data.dtype.kind != "f":
             raise TypeError(
-                f"Tensor: only floating-point tensors can require a gradient, got {self.data.dtype}; "
+                f"Tensor: only floating-point tensors can require a gradient, got {self._data.dtype}; "
                 "use array.astype(numpy.float32)"
             )
-        self.grad: Array | None = None
+        self._grad: Array | None = None
         self.requires_grad = requires_grad
         self.creator: Function | None = None
         self.retains_grad = False
+        self._hooks: dict[int, BackwardHook] | None = None
+        self.version = -1
+        """When it was last changed, on the scale of creation numbers: Functions of smaller ones saw other values."""
+
+    # ---------------------------------------------------------------- its numbers
+
+    @property
+    def data(self) -> Array:
+        """Its numbers: an array. What is assigned goes through the same checks as in ``Tensor(...)``.
+
+        An assignment, ``tensor.data -= step`` too, is noticed by a backward pass whose forward pass saw other numbers:
+        it raises RuntimeError. Writing into the array, ``tensor.data[0] = 1``, isn't noticed: call :meth:`changed`
+        afterwards, or look for such a line with ``minires.record(check=True)``.
+        """
+        return self._data
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        array = admit(_import_data(data), "Tensor.data")
+        if self.requires_grad and array.dtype.kind != "f":
+            raise TypeError(
+                f"Tensor.data: a tensor that requires a gradient holds float32 or float64, not {array.dtype}"
+            )
+        self._data = array
+        self.changed()
+
+    @property
+    def grad(self) -> Array | None:
+        """Its gradient: an array like ``data`` that backward adds to, or None. Nothing else can be assigned."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, grad: Array | Tensor | None) -> None:
+        self._grad = None if grad is None else self._gradient("Tensor.grad: the gradient", grad)
+
+    def changed(self) -> None:
+        """Say that its numbers have been written to: backward passes that need the former ones will raise.
+
+        Optimizers, ``load_state_dict`` and conversions call it, and so does an assignment to ``data``.
+        """
+        self.version = next(_numbers)
+        self._changed_at = origin_of_call()
+
+    def changed_at(self) -> str:
+        """`` (file:line)`` of its last change, or nothing when that isn't known."""
+        return place(self._changed_at) if self.version >= 0 else ""
 
     # ---------------------------------------------------------------- what it is
 
@@ -131,7 +191,15 @@ class Tensor(Operators):
 
     def item(self) -> float:
         """Its only element as a Python number. Raises ValueError when it has more than one."""
-        return self._only("item")  # type: ignore[no-any-return]
+        if self.size != 1:
+            raise ValueError(
+                f"item: the tensor must have one element, but its shape is {self.shape}; x.tolist() gives all of them"
+            )
+        return self.data.item()  # type: ignore[no-any-return]
+
+    def tolist(self) -> Any:
+        """Its elements as Python numbers, in lists as deep as it has axes."""
+        return self.data.tolist()
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """Its data as a NumPy array; shares memory on the CPU."""
@@ -173,31 +241,94 @@ class Tensor(Operators):
         return (self[i] for i in range(len(self)))
 
     def __bool__(self) -> bool:
-        return bool(self._only("if", "; ask for x.any() or x.all()"))
+        if self.size != 1:
+            raise ValueError(
+                f"bool: a tensor of shape {self.shape} isn't true or false as a whole; "
+                "ask for .any() or .all() of it, or take one element's .item()"
+            )
+        return bool(self.item())
 
     def __float__(self) -> float:
-        return float(self._only("float"))
+        return float(self.item())
 
     def __int__(self) -> int:
-        return int(self._only("int"))
+        return int(self.item())
 
     def __index__(self) -> int:
-        if self.dtype.kind not in "iu":
-            raise TypeError(f"index: only a tensor of integers stands for an integer, got {self.dtype}")
-        return int(self._only("index"))
+        if self.dtype.kind == "f" or self.size != 1:
+            raise TypeError(
+                f"index: only a tensor of one integer can be an index or a length, got {self.shape} {self.dtype}"
+            )
+        return int(self.item())
 
-    def _only(self, op: str, cure: str = "") -> Any:
-        """Its only element as a Python number."""
-        if self.size != 1:
-            raise ValueError(f"{op}: the tensor must have one element, but its shape is {self.shape}{cure}")
-        return self.data.item()
+    def __format__(self, form: str) -> str:
+        """A number's own formats, as in ``f"{loss:.3f}"``, when it has one element; otherwise its repr."""
+        return format(self.item() if form and self.size == 1 else repr(self), form)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.requires_grad:
             raise RuntimeError("numpy.asarray: the tensor requires a gradient, which NumPy would lose; use tensor.data")
         return np.array(to_cpu(self.data), dtype=dtype, copy=copy)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copy and pickle: its array, its gradient and its settings; not its hooks.
+
+        Raises RuntimeError for a tensor that a Function made: a graph can't be copied.
+        """
+        if self.creator is not None:
+            raise RuntimeError(
+                f"copy, pickle: the tensor of shape {self.shape} was made by {self.creator!r}{self.creator.where()}, "
+                "and its graph can't be copied; take its numbers: tensor.detach(), a leaf"
+            )
+        content = (self._data, self._grad, self.requires_grad, self.retains_grad)
+        return _restored, (type(self), *content), getattr(self, "__dict__", None)
+
+    # ---------------------------------------------------------------- where it is
+
+    def to(self, device: str) -> Tensor:
+        """The same tensor on ``"cpu"`` or ``"cuda"``: itself if it is there; else a copy, the gradient comes back.
+
+        Raises ValueError for another device, ImportError or RuntimeError when CuPy or a GPU is missing.
+        """
+        return self if checked_device(device) == self.device else apply(algebra.Transfer(device), self)
+
+    def cpu(self) -> Tensor:
+        """The same tensor in the computer's own memory: ``to("cpu")``."""
+        return self.to("cpu")
+
+    def cuda(self) -> Tensor:
+        """The same tensor on the GPU: ``to("cuda")``."""
+        return self.to("cuda")
+
     # ---------------------------------------------------------------- backward
+
+    def register_hook(self, hook: BackwardHook) -> HookHandle:
+        """Call ``hook(grad)`` in each backward pass, when this tensor's gradient is complete and not yet passed on.
+
+        What it returns, an array of the same shape and dtype, takes the gradient's place: for a leaf in ``grad``,
+        otherwise in all that comes after; None leaves it as it is. ``grad`` is a value: read-only, if it is NumPy's.
+        Hooks run in the order of registration, before :meth:`retain_grad` keeps the gradient; a tape, which sees the
+        contributions as they arrive, records as gradient what the hooks have left. Call ``remove()`` on the handle to
+        end it, or use the handle in a ``with`` block.
+
+        >>> x = Tensor([1.0, 2.0], requires_grad=True)
+        >>> handle = x.register_hook(lambda grad: grad.clip(-1, 1))
+        >>> (x * 3).sum().backward()
+        >>> x.grad
+        array([1., 1.], dtype=float32)
+
+        Raises RuntimeError when the tensor doesn't require a gradient, TypeError for what can't be called; backward
+        raises TypeError or ValueError for a replacement that isn't like the gradient.
+        """
+        if not self.requires_grad:
+            raise RuntimeError(
+                "register_hook: the tensor doesn't require a gradient; create it with requires_grad=True"
+            )
+        if not callable(hook):
+            raise TypeError(f"register_hook: expected a function of the gradient, got {type(hook).__name__}")
+        if self._hooks is None:
+            self._hooks = {}
+        return HookHandle(self._hooks, hook)
 
     def retain_grad(self) -> Tensor:
         """Ask backward to keep this intermediate tensor's gradient in ``grad`` too; leaves keep theirs anyway.
@@ -236,13 +367,19 @@ class Tensor(Operators):
                     "tensor.backward(grad), or reduce it to a scalar first"
                 )
             return array_module(self.data).ones_like(self.data)
+        return self._gradient("backward: the upstream gradient", grad)
+
+    def _gradient(self, name: str, grad: Any) -> Array:
+        """``grad``, which a user or a hook has given, as an array like ``data``."""
         array = grad.data if isinstance(grad, Tensor) else grad
-        if not hasattr(array, "dtype") or array.dtype != self.dtype:
-            kind = getattr(array, "dtype", type(array).__name__)
-            raise TypeError(f"backward: the upstream gradient must be an array of {self.dtype}, got {kind}")
+        if not hasattr(array, "dtype"):
+            raise TypeError(f"{name} must be an array of {self.dtype}, got {type(array).__name__}")
+        array = admit(array, name)
+        if array.dtype != self.dtype:
+            raise TypeError(f"{name} must be an array of {self.dtype}, got {array.dtype}")
         if array.shape != self.shape:
-            raise ValueError(f"backward: the upstream gradient has shape {array.shape}, but the tensor {self.shape}")
-        return as_array(array)
+            raise ValueError(f"{name} has shape {array.shape}, but the tensor {self.shape}")
+        return array
 
     def _apply(self, function: Function, *inputs: Tensor) -> Tensor:
         return apply(function, *inputs)
@@ -260,11 +397,22 @@ class Parameter(Tensor):
         super().__init__(data, requires_grad)
 
 
+def _restored(kind: type[Tensor], data: Array, grad: Array | None, requires_grad: bool, retains_grad: bool) -> Tensor:
+    tensor = kind.__new__(kind)
+    Tensor.__init__(tensor, data, requires_grad)
+    tensor.grad, tensor.retains_grad = grad, retains_grad
+    return tensor
+
+
 def _import_data(data: Any) -> Array:
-    if hasattr(data, "__cuda_array_interface__"):
-        array_module(data)  # a TypeError here says what to do with other libraries' GPU arrays
+    """``data`` as an array, if it isn't one."""
+    if isinstance(data, Tensor):
+        raise TypeError("Tensor: data is a Tensor already; use it as it is, its .detach(), or its .data")
+    if isinstance(data, np.ndarray) or hasattr(data, "__cuda_array_interface__"):
         return data
-    array = np.asarray(data)
-    if array.dtype == np.float64 and not isinstance(data, np.generic):
-        array = array.astype(np.float32)  # Python numbers carry no width of their own
-    return array
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ValueError(f"Tensor: the {type(data).__name__} doesn't make one array: {error}") from error
+    # Python numbers carry no width of their own
+    return array.astype(np.float32) if array.dtype == np.float64 and not hasattr(data, "dtype") else array

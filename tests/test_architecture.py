@@ -30,7 +30,7 @@ ORDER = (
     ("minires_kernels.arena", "minires_kernels.simd", "minires_kernels.flat", "minires_kernels.launch"),
     (FAMILY,),
     ("minires_kernels.lab",),
-    ("minires.arguments", "minires.vocabulary", "minires.display"),
+    ("minires.arguments", "minires.display", "minires.dtypes", "minires.vocabulary"),
     ("minires.function",),
     ("minires.algebra", "minires.extremes", "minires.graph", "minires.indexing"),
     ("minires.shapes", "minires.reductions", "minires.operators"),

@@ -72,6 +72,7 @@ class SGD:
                 velocity = self._velocities[parameter] if momentum else None
                 caffe = self.form == "caffe"
                 update.sgd(parameter.data, parameter.grad, velocity, *settings, group["nesterov"], caffe)
+                parameter.changed()
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
