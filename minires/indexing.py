@@ -29,7 +29,7 @@ def plain_index(index: Any, xp: Any, tensor: type[Any]) -> Any:
     array = index.data if isinstance(index, tensor) else index
     if hasattr(array, "__array_interface__") or hasattr(array, "__cuda_array_interface__"):
         return array.copy()
-    return xp.array(array) if hasattr(array, "__len__") else array  # other sequences: a range, an array.array
+    return xp.asarray(array).copy() if hasattr(array, "__len__") else array  # other sequences: a range, an array.array
 
 
 def index_error(index: Any, shape: tuple[int, ...], error: Exception) -> IndexError:

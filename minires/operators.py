@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from minires import algebra, extremes
-from minires.arguments import described
+from minires.arguments import described, type_name
 from minires.dtypes import admit, as_number, checked_dtype, common_dtype
 from minires.indexing import index_error, plain_index
 from minires.reductions import Reductions
@@ -102,6 +102,9 @@ class Operators(Reductions):
         """``self[index]`` with NumPy's indexing; the result is a copy. A Tensor of integers or booleans will do too.
 
         Raises IndexError for what doesn't fit the shape, and for what is no index.
+
+        >>> Tensor([[1.0, 2.0], [3.0, 4.0]])[:, 1]
+        Tensor([2., 4.], (2,) float32)
         """
         try:
             return self._apply(algebra.Index(plain_index(index, array_module(self.data), Operators)), self)
@@ -169,7 +172,7 @@ class Operators(Reductions):
                 # a copy, where backward must see what forward saw: the array stays the caller's
                 other = self._constant(other.copy() if self.requires_grad else other)
             else:
-                raise TypeError(f"{op}: expected a Tensor, an array or a number, got {type(other).__name__}")
+                raise TypeError(f"{op}: expected a Tensor, an array or a number, got {type_name(other)}")
         mine, others = self.dtype, other.dtype
         if mine is others:
             return self, other
@@ -212,19 +215,35 @@ class Operators(Reductions):
     # ---------------------------------------------------------------- methods
 
     def abs(self) -> Tensor:
-        """\\|x\\|, elementwise."""
+        """Each element without its sign; the slope at 0 is 0. Raises TypeError for booleans.
+
+        >>> Tensor([-1.5, 2.0]).abs()
+        Tensor([1.5, 2. ], (2,) float32)
+        """
         return abs(self)
 
     def exp(self) -> Tensor:
-        """e^x, elementwise."""
+        """e to the power of each element; whole numbers become float32, as in all that isn't whole.
+
+        >>> Tensor([0.0, 1.0]).exp()
+        Tensor([1. , 2.7183], (2,) float32)
+        """
         return self._apply(algebra.Exp(), self._floating())
 
     def log(self) -> Tensor:
-        """The natural logarithm, elementwise."""
+        """The natural logarithm of each element: -inf at 0, NaN below, and NumPy's warning with them.
+
+        >>> Tensor([1.0, 10.0]).log()
+        Tensor([0. , 2.3026], (2,) float32)
+        """
         return self._apply(algebra.Log(), self._floating())
 
     def sqrt(self) -> Tensor:
-        """The square root, elementwise."""
+        """The square root of each element: NaN below 0, with NumPy's warning; its slope at 0 is infinite.
+
+        >>> Tensor([4.0, 2.0]).sqrt()
+        Tensor([2. , 1.4142], (2,) float32)
+        """
         return self._apply(algebra.Sqrt(), self._floating())
 
     @torch_keywords
@@ -235,7 +254,7 @@ class Operators(Reductions):
         gradient passes where lower <= x <= upper. Raises ValueError if lower > upper, and for a bound outside of the
         range of integers; TypeError for one that isn't a number.
 
-        >>> minires.Tensor([-1.0, 0.5, 7.0]).clip(0, 1)
+        >>> Tensor([-1.0, 0.5, 7.0]).clip(0, 1)
         Tensor([0. , 0.5, 1. ], (3,) float32)
         """
         dtype, bounds = self.dtype, [_bound("lower", lower), _bound("upper", upper)]
@@ -244,7 +263,7 @@ class Operators(Reductions):
                 dtype = common_dtype(dtype, as_number(bound, self.dtype, "clip").dtype, "clip")
         if None not in bounds and bounds[0] > bounds[1]:  # type: ignore[operator]
             raise ValueError(f"clip: lower must not exceed upper, got lower={lower}, upper={upper}")
-        return self._apply(algebra.Clip(*bounds), self.astype(dtype))
+        return self._apply(algebra.Clip(*bounds), self.astype(dtype)._not_boolean("clip"))
 
     def maximum(self, other: Any) -> Tensor:
         """The larger of the two, elementwise: ``other`` is a tensor, an array or a number; shapes broadcast.
@@ -252,7 +271,7 @@ class Operators(Reductions):
         The gradient goes to the larger; of equals each gets half of it. A NaN on either side gives NaN. Raises
         TypeError for what is none of these, ValueError for shapes that don't broadcast.
 
-        >>> minires.Tensor([1.0, 5.0]).maximum(3)
+        >>> Tensor([1.0, 5.0]).maximum(3)
         Tensor([3., 5.], (2,) float32)
         """
         return self._apply(extremes.Maximum(), *self._operands("maximum", other))
@@ -260,13 +279,19 @@ class Operators(Reductions):
     def minimum(self, other: Any) -> Tensor:
         """The smaller of the two, elementwise: see :meth:`maximum`.
 
-        >>> minires.Tensor([1.0, 5.0]).minimum(minires.Tensor([4.0, 2.0]))
+        >>> Tensor([1.0, 5.0]).minimum(Tensor([4.0, 2.0]))
         Tensor([1., 2.], (2,) float32)
         """
         return self._apply(extremes.Minimum(), *self._operands("minimum", other))
 
     def astype(self, dtype: Any) -> Tensor:
-        """The same numbers in another type; the gradient flows back in this one's."""
+        """The same numbers in another type; the gradient flows back in this one's. Itself, if it has the type already.
+
+        Raises TypeError for a type that no tensor has, and for integers or booleans where a gradient is required.
+
+        >>> Tensor([1.0, 2.5]).astype(numpy.int64)
+        Tensor([1, 2], (2,) int64)
+        """
         dtype = checked_dtype(dtype, "astype")
         if dtype == self.dtype:
             return cast("Tensor", self)

@@ -41,7 +41,7 @@ class Reductions(Shapes):
         Integers and booleans add up in int64. Raises ValueError for an axis that isn't there or comes twice, TypeError
         for what isn't an integer.
 
-        >>> minires.Tensor([[1.0, 2.0], [3.0, 4.0]]).sum(axis=0)
+        >>> Tensor([[1.0, 2.0], [3.0, 4.0]]).sum(axis=0)
         Tensor([4., 6.], (2,) float32)
         """
         is_short = self.dtype.kind != "f" and self.dtype.itemsize < 8
@@ -54,7 +54,7 @@ class Reductions(Shapes):
 
         Whole numbers are averaged as float32. Raises ValueError and TypeError as :meth:`sum` does.
 
-        >>> minires.Tensor([[1.0, 2.0], [3.0, 4.0]]).mean(axis=(0, 1))
+        >>> Tensor([[1.0, 2.0], [3.0, 4.0]]).mean(axis=(0, 1))
         Tensor(2.5, () float32)
         """
         axes, kept = self._over("mean", axis, keepdims)
@@ -69,7 +69,7 @@ class Reductions(Shapes):
         ``correction`` = 0, as in NumPy, is the biased variance that batch norm normalises with; 1, torch's default, the
         unbiased one. Raises ValueError for too few numbers, and ValueError and TypeError as :meth:`sum` does.
 
-        >>> minires.Tensor([1.0, 2.0, 3.0]).var(correction=1)
+        >>> Tensor([1.0, 2.0, 3.0]).var(correction=1)
         Tensor(1., () float32)
         """
         axes, kept = self._over("var", axis, keepdims)
@@ -88,7 +88,7 @@ class Reductions(Shapes):
         it over all of them. A NaN is the maximum. Where torch's ``max(dim)`` returns a pair, the second is our
         :meth:`argmax`. Raises ValueError for a maximum of nothing, and ValueError and TypeError as :meth:`sum` does.
 
-        >>> minires.Tensor([[1.0, 5.0], [3.0, 4.0]]).max(axis=1)
+        >>> Tensor([[1.0, 5.0], [3.0, 4.0]]).max(axis=1)
         Tensor([5., 4.], (2,) float32)
         """
         return self._apply(extremes.Max(*self._over("max", axis, keepdims, at_least_one=True)), self)
@@ -97,7 +97,7 @@ class Reductions(Shapes):
     def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The minimum over ``axis``: as :meth:`max`, with the first of equal minima for the gradient.
 
-        >>> minires.Tensor([[1.0, 5.0], [3.0, 4.0]]).min(axis=1)
+        >>> Tensor([[1.0, 5.0], [3.0, 4.0]]).min(axis=1)
         Tensor([1., 3.], (2,) float32)
         """
         return self._apply(extremes.Min(*self._over("min", axis, keepdims, at_least_one=True)), self)
@@ -108,7 +108,7 @@ class Reductions(Shapes):
 
         Raises ValueError for a maximum of nothing and for an axis that isn't there, TypeError for several axes.
 
-        >>> minires.Tensor([[1.0, 5.0], [3.0, 2.0]]).argmax(axis=1)
+        >>> Tensor([[1.0, 5.0], [3.0, 2.0]]).argmax(axis=1)
         Tensor([1, 0], (2,) int64)
         """
         return self._position("argmax", axis, keepdims)
@@ -117,7 +117,7 @@ class Reductions(Shapes):
     def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Where the first minimum along ``axis`` is, or, for None, where in row order: see :meth:`argmax`.
 
-        >>> minires.Tensor([[1.0, 5.0], [3.0, 2.0]]).argmin()
+        >>> Tensor([[1.0, 5.0], [3.0, 2.0]]).argmin()
         Tensor(0, () int64)
         """
         return self._position("argmin", axis, keepdims)
@@ -128,8 +128,8 @@ class Reductions(Shapes):
 
         Of nothing it is False. Raises ValueError and TypeError as :meth:`sum` does.
 
-        >>> minires.Tensor([[True, False], [False, False]]).any(axis=1)
-        Tensor([True, False], (2,) bool)
+        >>> Tensor([[True, False], [False, False]]).any(axis=1)
+        Tensor([ True, False], (2,) bool)
         """
         axes, kept = self._over("any", axis, keepdims)
         return self._constant(as_array(self.data.any(axes, keepdims=kept)))
@@ -140,8 +140,8 @@ class Reductions(Shapes):
 
         Of nothing it is True. Raises ValueError and TypeError as :meth:`sum` does.
 
-        >>> minires.Tensor([[True, True], [True, False]]).all(axis=1)
-        Tensor([True, False], (2,) bool)
+        >>> Tensor([[True, True], [True, False]]).all(axis=1)
+        Tensor([ True, False], (2,) bool)
         """
         axes, kept = self._over("all", axis, keepdims)
         return self._constant(as_array(self.data.all(axes, keepdims=kept)))

@@ -67,7 +67,7 @@ class Shapes:
 
         Raises ValueError when the counts differ, TypeError for lengths that aren't integers.
 
-        >>> minires.Tensor([1.0, 2.0, 3.0, 4.0]).reshape(2, -1)
+        >>> Tensor([1.0, 2.0, 3.0, 4.0]).reshape(2, -1)
         Tensor([[1., 2.], [3., 4.]], (2, 2) float32)
         """
         lengths = _integers("reshape", "each length", shape)
@@ -94,7 +94,7 @@ class Shapes:
 
         Raises ValueError for axes that don't exist or are in the wrong order, TypeError for what isn't an integer.
 
-        >>> minires.Tensor(numpy.zeros((2, 3, 4))).flatten(1).shape
+        >>> Tensor(numpy.zeros((2, 3, 4))).flatten(1).shape
         (2, 12)
         """
         lengths = self.shape or (1,)  # a number becomes one axis of length 1
@@ -110,7 +110,7 @@ class Shapes:
 
         Raises ValueError unless each axis is named once, TypeError for what isn't an integer.
 
-        >>> minires.Tensor(numpy.zeros((2, 3, 4))).permute(2, 0, 1).shape
+        >>> Tensor(numpy.zeros((2, 3, 4))).permute(2, 0, 1).shape
         (4, 2, 3)
         """
         order = _integers("permute", "each axis", axes)
@@ -122,7 +122,7 @@ class Shapes:
     def transpose(self, axis0: int = -2, axis1: int = -1) -> Tensor:
         """Two axes exchanged: by default the last two. Raises ValueError for axes that don't exist.
 
-        >>> minires.Tensor(numpy.zeros((2, 3, 4))).transpose().shape
+        >>> Tensor(numpy.zeros((2, 3, 4))).transpose().shape
         (2, 4, 3)
         """
         order = list(range(self.ndim))
@@ -133,7 +133,11 @@ class Shapes:
 
     @property
     def T(self) -> Tensor:
-        """The axes in reverse order."""
+        """The axes in reverse order: of a matrix, rows as columns.
+
+        >>> Tensor([[1.0, 2.0]]).T
+        Tensor([[1.], [2.]], (2, 1) float32)
+        """
         return self.permute(tuple(reversed(range(self.ndim))))
 
 

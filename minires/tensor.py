@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minires import algebra
+from minires.arguments import type_name
 from minires.display import html_table
 from minires.dtypes import admit
 from minires.function import Function, origin_of_call, place
@@ -76,7 +77,7 @@ def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> list[Array
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(
-                f"{type(function).__name__}: input {position} must be a Tensor, got {type(tensor).__name__}; "
+                f"{type(function).__name__}: input {position} must be a Tensor, got {type_name(tensor)}; "
                 "wrap it: minires.Tensor(...)"
             )
         array = tensor._data
@@ -267,7 +268,10 @@ class Tensor(Operators):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.requires_grad:
-            raise RuntimeError("numpy.asarray: the tensor requires a gradient, which NumPy would lose; use tensor.data")
+            raise RuntimeError(
+                "numpy.asarray: the tensor requires a gradient, which NumPy would lose; use tensor.data or, to join "
+                "tensors, minires.functional.stack or concatenate"
+            )
         return np.array(to_cpu(self.data), dtype=dtype, copy=copy)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 
-from minires import Parameter, Tensor
+from minires import Parameter, Tensor, functional
 from tests.questions import check_gradients, check_politeness
 
 x = Tensor(np.arange(6, dtype=np.float32).reshape(2, 3))
@@ -206,6 +206,30 @@ def test_a_sum_that_grows_may_be_assigned_with_an_operator():
     assert weight.grad == 12.0
     with pytest.raises(TypeError, match="expected a Tensor, an array or a number"):
         total += "text"
+
+
+@pytest.mark.witness
+def test_a_tensor_of_torch_s_is_named_with_its_library():
+    torch = pytest.importorskip("torch")
+    theirs = torch.ones(3)
+    for call in (lambda: x + theirs, lambda: theirs + x, lambda: functional.relu(theirs)):
+        with pytest.raises(TypeError, match=r"got torch\.Tensor"):
+            call()
+    np.testing.assert_array_equal(Tensor(theirs).data, [1, 1, 1])
+
+
+def test_tensors_that_learn_are_joined_by_stack_and_not_by_numpy():
+    leaf = Parameter([1.0, 2.0])
+    for call in (lambda: Tensor([leaf, leaf]), lambda: np.stack([leaf, leaf]), lambda: np.asarray(leaf)):
+        with pytest.raises(RuntimeError, match=r"requires a gradient, which NumPy would lose.*functional\.stack"):
+            call()
+
+
+def test_a_number_has_no_rows_and_several_numbers_are_no_number():
+    with pytest.raises(TypeError, match=r"iteration: a 0-d tensor has no rows; its number is x\.item\(\)"):
+        list(Tensor(1.0))
+    with pytest.raises(ValueError, match=r"item: .* must have one element, but its shape is \(2, 3\); x\.tolist\(\)"):
+        float(x)
 
 
 @pytest.mark.parametrize(
