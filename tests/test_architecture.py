@@ -28,6 +28,7 @@ ORDER = (
     ("minires_kernels",),
     # what implementations are built with
     ("minires_kernels.arena", "minires_kernels.simd", "minires_kernels.flat", "minires_kernels.launch"),
+    ("minires_kernels.differences",),
     (FAMILY,),
     ("minires_kernels.lab",),
     ("minires.arguments", "minires.display", "minires.dtypes", "minires.vocabulary"),

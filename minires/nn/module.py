@@ -17,6 +17,7 @@ from minires.dtypes import checked_dtype
 from minires.graph import watching
 from minires.tensor import Parameter, Tensor
 from minires_kernels.arrays import Array, array_module, checked_device, on_device
+from minires_kernels.fit import unwritable
 
 
 class Module:
@@ -111,9 +112,9 @@ class Module:
         for module in self.modules():
             for name, value in vars(module).items():
                 if isinstance(value, Parameter):
-                    converted, value.grad = convert(value.data), None
-                    if converted is not value.data:  # otherwise a backward pass that is still to come needs it as it is
-                        value.data = converted
+                    converted = convert(value.data)
+                    if converted is not value.data:  # what stays as it is keeps its gradient, and hasn't changed
+                        value.data, value.grad = converted, None
                 elif _is_array(value):
                     setattr(module, name, convert(value))
         return self
@@ -129,7 +130,7 @@ class Module:
 
         Everything is checked before anything is written. Raises ValueError that lists all missing and unexpected names
         (unless ``strict`` is False), each unexpected one with the nearest name that the module has, and (always) all
-        wrong shapes and all values that aren't numbers.
+        wrong shapes, all values that aren't numbers, and all arrays of the module that can't be written.
         """
         own = dict(self._named_arrays())
         missing = [name for name in own if name not in state]
@@ -140,6 +141,7 @@ class Module:
             if name in state and np.shape(state[name]) != array.shape
         ]
         strange = [name for name in own if name in state and not _is_numeric(state[name])]
+        fixed = [f"{name} {reason}" for name, array in own.items() if name in state and (reason := unwritable(array))]
         problems = []
         if strict and missing:
             problems.append(f"missing: {', '.join(missing)}")
@@ -149,11 +151,16 @@ class Module:
             problems.append("wrong shape: " + ", ".join(wrong))
         if strange:
             problems.append("not numbers: " + ", ".join(strange))
+        if fixed:
+            problems.append(f"can't be written: {', '.join(fixed)}; give the module a copy of it, array.copy()")
         if problems:
             raise ValueError(f"load_state_dict: {type(self).__name__} doesn't fit; {'; '.join(problems)}")
-        for name, array in own.items():
-            if name in state:
-                array[...] = array_module(array).asarray(state[name])
+        # Copies, since a value may itself be an array of this module; and all of them first, since one may fail.
+        values = {
+            name: array_module(array).array(state[name], array.dtype) for name, array in own.items() if name in state
+        }
+        for name, value in values.items():
+            own[name][...] = value
         for parameter in self.parameters():
             parameter.changed()
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from minires.tensor import Parameter
 from minires_kernels import update
-from minires_kernels.arrays import Array, array_module
+from minires_kernels.arrays import Array, array_module, on_device
 
 Form = Literal["torch", "caffe"]
 _SHOWN = 4
@@ -59,20 +59,43 @@ class SGD:
         return f"SGD({'; '.join([*shown, *more])}, form={self.form!r})"
 
     def step(self) -> None:
-        """Move every parameter that has a gradient, in place. The first step starts from velocity 0."""
-        for group in self.groups:
-            # Python numbers: NumPy's float64 scalars would widen float32 arrays
-            settings = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
-            momentum = settings[1]
-            for parameter in group["parameters"]:
-                if parameter.grad is None:
-                    continue
-                if momentum and parameter not in self._velocities:
-                    self._velocities[parameter] = array_module(parameter.data).zeros_like(parameter.data)
-                velocity = self._velocities[parameter] if momentum else None
-                caffe = self.form == "caffe"
-                update.sgd(parameter.data, parameter.grad, velocity, *settings, group["nesterov"], caffe)
-                parameter.changed()
+        """Move every parameter that has a gradient, in place. The first step starts from velocity 0.
+
+        A velocity follows its parameter to another dtype or device. Raises ValueError or TypeError, before any
+        parameter has moved, when a gradient or a velocity doesn't have its parameter's shape or dtype, and when a
+        parameter can't be written.
+        """
+        moves = [move for index, group in enumerate(self.groups) for move in self._moves(index, group)]
+        for parameter, velocity, settings in moves:
+            if velocity is not None:
+                self._velocities[parameter] = velocity
+            update.sgd(parameter.data, parameter.grad, velocity, *settings)
+            parameter.changed()
+
+    def _moves(self, index: int, group: Mapping[str, Any]) -> Iterator[tuple[Parameter, Array | None, tuple[Any, ...]]]:
+        """(parameter, velocity, settings) of each update that ``step`` does in this group, each checked."""
+        # Python numbers: NumPy's float64 scalars would widen float32 arrays
+        settings = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
+        momentum, caffe = settings[1], self.form == "caffe"
+        for place, parameter in enumerate(group["parameters"]):
+            if parameter.grad is None:
+                continue
+            velocity = self._velocity(parameter) if momentum else None
+            try:
+                update.check(parameter.data, parameter.grad, velocity, momentum)
+            except (TypeError, ValueError) as misfit:
+                raise type(misfit)(
+                    f"SGD: parameter {place} of group {index} can't be moved, so none was: {misfit}; "
+                    f"{_cure(parameter.data, parameter.grad, velocity)}"
+                ) from None
+            yield parameter, velocity, (*settings, group["nesterov"], caffe)
+
+    def _velocity(self, parameter: Parameter) -> Array:
+        """Its velocity, where the parameter is and of its dtype: a net may be converted between two steps."""
+        velocity = self._velocities.get(parameter)
+        if velocity is None:
+            return array_module(parameter.data).zeros_like(parameter.data)
+        return on_device(velocity, parameter.device).astype(parameter.dtype, copy=False)
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
@@ -131,6 +154,14 @@ def _group_text(group: Mapping[str, Any]) -> str:
     count = sum(parameter.size for parameter in group["parameters"])
     settings = ", ".join(f"{name}={value}" for name, value in group.items() if name != "parameters")
     return f"{len(group['parameters'])} parameters of {count:,} numbers, {settings}"
+
+
+def _cure(parameter: Array, grad: Array, velocity: Array | None) -> str:
+    if velocity is not None and velocity.shape != parameter.shape:
+        return "its data was replaced since the last step; make a new SGD for the net's parameters"
+    if (getattr(grad, "shape", None), getattr(grad, "dtype", None)) != (parameter.shape, parameter.dtype):
+        return "its gradient isn't of its data; call zero_grad(), then backward again"
+    return "replace the array: parameter.data = parameter.data.copy()"
 
 
 def _checked_group(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

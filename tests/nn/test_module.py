@@ -192,6 +192,32 @@ def test_an_unexpected_name_is_listed_with_the_nearest_missing_one_and_nothing_i
     unchanged_after_failure(tree, state, message)
 
 
+def test_arrays_that_cannot_be_written_are_all_listed_and_nothing_is_written():
+    tree = Tree()
+    tree.trunk.mean.flags.writeable = False
+    message = r"can't be written: trunk.mean is read-only, pair.0.weight .* share their places .*; give .*copy\(\)"
+    tree.pair[0].weight.data = np.lib.stride_tricks.as_strided(np.zeros(1), (2,), (0,))
+    state = ones_like(tree)
+    unchanged_after_failure(tree, state, message)
+
+
+def test_a_state_of_the_modules_own_arrays_is_read_before_any_is_written():
+    leaf = Leaf()
+    leaf.weight.data[...], leaf.mean[...] = 3, 5
+    leaf.load_state_dict({"weight": leaf.mean, "mean": leaf.weight.data, "count": leaf.count})
+    assert leaf.weight.data.tolist() == [5] * leaf.weight.size
+    assert leaf.mean.tolist() == [3] * leaf.mean.size
+
+
+def test_a_value_that_cannot_be_converted_is_found_before_any_is_written():
+    leaf = Leaf()
+    before = leaf.state_dict()
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError):
+        leaf.load_state_dict({"weight": np.ones(2), "mean": np.full(2, 1e300), "count": 1})
+    for name, array in leaf.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
 def test_wrong_shapes_are_all_listed_and_nothing_is_written():
     tree = Tree()
     state = ones_like(tree)
