@@ -17,6 +17,7 @@ import numpy as np
 from minires.function import Function
 from minires_kernels import activation
 from minires_kernels.arrays import Array
+from minires_kernels.scope import scope
 
 if TYPE_CHECKING:
     from minires.tensor import Tensor
@@ -74,9 +75,15 @@ def watch(watcher: Watcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
-@contextmanager
+@scope
 def no_grad() -> Iterator[None]:
-    """Within the block no graph is built: results don't require gradients and keep nothing for a backward pass."""
+    """Within the block no graph is built: results don't require gradients and keep nothing for a backward pass.
+
+    ``@no_grad()`` decorates a function, a generator function or a coroutine, all of which then runs without a graph.
+
+    >>> with minires.no_grad():
+    ...     logits = net(images)
+    """
     token = _tracking.set(False)
     try:
         yield
