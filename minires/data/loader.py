@@ -73,9 +73,7 @@ class Loader:
         Raises ValueError, before any change, when it is another kind of generator's, or no generator's state at all.
         """
         if not isinstance(state, Mapping) or "rng" not in state:
-            raise ValueError(
-                f"Loader: a state is a dictionary with an entry rng, as state_dict gives it; got {state!r}"
-            )
+            raise ValueError(f"Loader: a state has an entry rng, as state_dict gives it; got {state!r}")
         given, own = state["rng"], self.state_dict()["rng"]
         kinds = [each.get("bit_generator") if isinstance(each, Mapping) else each for each in (given, own)]
         if kinds[0] != kinds[1]:
