@@ -10,29 +10,38 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Mutable
 from typing import Any, TypeVar
 
 from minires.nn.module import Module
-from minires.nn.tree import CONTAINERS
 from minires.tensor import Parameter
 
 Item = TypeVar("Item")
 
 
 class _Held(Module):
-    """What the containers share: their items, of one type, are listed under names of their own."""
+    """What the containers share: items of one type, listed and reached as attributes under names of their own."""
 
     _accepts: type = Module
-    _items: Any
-
-    def _named_items(self) -> Iterable[tuple[Any, Any]]:
-        raise TypeError(f"{type(self).__name__} must define _named_items")
+    _items: dict[str, Any]
 
     def _attributes(self) -> Iterator[tuple[str, Any]]:
         yield from ((name, value) for name, value in super()._attributes() if name != "_items")
-        yield from ((str(name), item) for name, item in self._named_items())
+        yield from self._items.items()
+
+    def __getattr__(self, name: str) -> Any:
+        """The item of that name, for code that follows a path with ``getattr``."""
+        items = self.__dict__.get("_items", {})
+        if name in items:
+            return items[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("_items", ()):
+            self._items[name] = self._accepted(name, value)
+        else:
+            super().__setattr__(name, value)
 
     def _accepted(self, name: Any, item: Any) -> Any:
         if isinstance(item, self._accepts):
             return item
-        cure = "; unpack it with * or **" if isinstance(item, CONTAINERS) else ""
+        cure = f"; unpack it: {type(self).__name__}(*items)" if isinstance(item, (list, tuple)) else ""
         raise TypeError(
             f"{type(self).__name__}: item {name} must be a {self._accepts.__name__}, got {type(item).__name__}{cure}"
         )
@@ -49,54 +58,61 @@ class _List(_Held, MutableSequence[Item]):
     """A list of items named ``0``, ``1``, ...; a slice is a new one of the same items."""
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
-        self._items: list[Item] = []
+        self._items = {}
         self.extend(items)
-
-    def _named_items(self) -> Iterable[tuple[Any, Any]]:
-        return enumerate(self._items)
 
     def _part(self, items: list[Any]) -> Any:
         raise TypeError(f"{type(self).__name__} must define _part")
+
+    def _set(self, items: list[Any]) -> None:
+        self._items = {str(i): self._accepted(i, item) for i, item in enumerate(items)}
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __iter__(self) -> Iterator[Item]:
-        return iter(self._items)
+        return iter(self._items.values())
 
     def __getitem__(self, position: int | slice) -> Any:
+        chosen = list(self)[position]
         if not isinstance(position, slice):
-            return self._items[position]
-        part = self._part(self._items[position])
+            return chosen
+        part = self._part(chosen)  # type: ignore[arg-type]
         part.training = self.training
         return part
 
     def __setitem__(self, position: int | slice, value: Any) -> None:
-        if isinstance(position, slice):
-            self._items[position] = [self._accepted(i, item) for i, item in enumerate(value)]
-        else:
-            self._items[position] = self._accepted(position, value)
+        items = list(self)
+        items[position] = value
+        self._set(items)
 
     def __delitem__(self, position: int | slice) -> None:
-        del self._items[position]
+        items = list(self)
+        del items[position]
+        self._set(items)
+
+    def __add__(self, other: Iterable[Item]) -> Any:
+        return self._part([*self, *other])
 
     def insert(self, index: int, value: Item) -> None:
         """Put ``value`` before the item at ``index``."""
-        self._items.insert(index, self._accepted(index, value))
+        items = list(self)
+        items.insert(index, value)
+        self._set(items)
 
     def extend(self, values: Iterable[Item]) -> None:
         """Append all ``values``, or none of them if one is refused."""
-        self._items += [self._accepted(len(self._items) + i, item) for i, item in enumerate(values)]
+        self._set([*self, *values])
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
         """Where ``value`` itself is. Raises ValueError if it isn't in the list."""
-        for position in range(*slice(start, stop).indices(len(self._items))):
-            if self._items[position] is value:
+        for position, item in list(enumerate(self))[start:stop]:
+            if item is value:
                 return position
         raise ValueError(f"{type(self).__name__}: {type(value).__name__} isn't one of its items")
 
     def __contains__(self, value: object) -> bool:
-        return any(item is value for item in self._items)  # `==` compares parameters number by number
+        return any(item is value for item in self)  # `==` compares parameters number by number
 
 
 class ModuleList(_List[Module]):
@@ -126,7 +142,7 @@ class ParameterList(_List[Parameter]):
 
     def configuration(self) -> str:
         """The shapes of its parameters."""
-        return ", ".join(str(parameter.shape) for parameter in self._items)
+        return ", ".join(str(parameter.shape) for parameter in self)
 
 
 class Sequential(_List[Module]):
@@ -146,7 +162,7 @@ class Sequential(_List[Module]):
 
     def forward(self, x: Any) -> Any:
         """The last module's output."""
-        for module in self._items:
+        for module in self._items.values():
             x = module(x)
         return x
 
@@ -161,14 +177,12 @@ class ModuleDict(_Held, MutableMapping[str, Module]):
     """
 
     def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()) -> None:
-        self._items: dict[str, Module] = {}
+        self._items = {}
         self.update(modules)
 
-    def _named_items(self) -> Iterable[tuple[Any, Any]]:
-        return self._items.items()
-
     def __getitem__(self, name: str) -> Module:
-        return self._items[name]
+        module: Module = self._items[name]
+        return module
 
     def __setitem__(self, name: str, module: Module) -> None:
         if not isinstance(name, str):

@@ -42,9 +42,13 @@ def _branch(module: Module, label: str, is_open: bool = False) -> str:
 def _rows(module: Module) -> Iterator[tuple[str, str, str, Module]]:
     """(names, ``17 x `` or nothing, text, the first of them) of each run of children that read the same."""
     named = [(name, repr(child), child) for name, child in module._children()]
-    for text, run in itertools.groupby(named, key=lambda row: row[1]):
+    for (_, text), run in itertools.groupby(named, key=lambda row: (_list_of(row[0]), row[1])):
         names, _, children = zip(*run, strict=True)
-        if len(names) > 1 and names[0].rpartition(".")[2].isdigit():
-            yield f"{names[0]}-{names[-1].rpartition('.')[2]}", f"{len(names)} x ", text, children[0]
-        else:
-            yield from ((name, "", text, child) for name, child in zip(names, children, strict=True))
+        last = f"-{names[-1].rpartition('.')[2]}" if len(names) > 1 else ""
+        yield f"{names[0]}{last}", f"{len(names)} x " if last else "", text, children[0]
+
+
+def _list_of(name: str) -> str:
+    """The name of the list that an item is in: ``blocks`` of ``blocks.3``; of anything else, its own."""
+    above, _, place = name.rpartition(".")
+    return above if place.isdigit() else f"{name}:"
