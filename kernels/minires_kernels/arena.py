@@ -62,13 +62,15 @@ class _Results:
     def take(self, size: int) -> np.ndarray[Any, Any]:
         with self.lock:
             buffers = self.waiting.get(size)
-            buffer = buffers.pop() if buffers else None
+            if buffers:
+                buffer = buffers.pop()
+                self.idle -= size
+            else:
+                self.trim(max(self.peak, self.used + size) - size)
+                buffer = aligned_empty(size, np.uint8)  # a MemoryError leaves everything counted as it is
             self.used += size
-            self.idle -= 0 if buffer is None else size
             self.peak = max(self.peak, self.used)
-            if self.used + self.idle > self.peak:
-                self.trim()
-        return aligned_empty(size, np.uint8) if buffer is None else buffer
+        return buffer
 
     def give_back(self, buffer: np.ndarray[Any, Any]) -> None:
         with self.lock:
@@ -76,9 +78,10 @@ class _Results:
             self.idle += buffer.size
             self.waiting.setdefault(buffer.size, []).append(buffer)
 
-    def trim(self) -> None:
+    def trim(self, most: int) -> None:
+        """Gives up what waits until no more than ``most`` bytes are in use or wait."""
         for size, buffers in list(self.waiting.items()):
-            while buffers and self.used + self.idle > self.peak:
+            while buffers and self.used + self.idle > most:
                 buffers.pop()
                 self.idle -= size
 

@@ -24,6 +24,9 @@ from types import EllipsisType
 from typing import TypeAlias
 
 Pair: TypeAlias = tuple[int, int]
+LONGEST = (1 << 31) - 1
+"""The largest size, stride, padding and dilation: products of two of them are still integers of 64 bits."""
+
 PixelIndex: TypeAlias = tuple[EllipsisType, slice, slice]
 
 
@@ -70,6 +73,16 @@ class Window:
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no window can be: compiled loops divide by strides, and count with 64 bits."""
+        numbers = (*self.size, *self.stride, *self.dilation, *self.padding)
+        integers = len(numbers) == 8 and set(map(type, numbers)) == {int}
+        if not integers or min(numbers[:6]) < 1 or min(numbers) < 0 or max(numbers) > LONGEST:
+            raise ValueError(
+                f"Window: sizes, strides and dilations are pairs of integers from 1 to {LONGEST}, paddings from 0 on; "
+                f"got kernel_size {self.size}, stride {self.stride}, padding {self.padding}, dilation {self.dilation}"
+            )
 
     @classmethod
     def of(

@@ -13,6 +13,7 @@ from minires.functional.checks import require_tensor, shapes
 from minires.tensor import Tensor, apply
 from minires_kernels import normalization
 from minires_kernels.arrays import Array, array_module
+from minires_kernels.fit import require_apart, require_writable
 
 
 class BatchNorm(Function):
@@ -127,7 +128,8 @@ def batch_norm(
 
     Raises ValueError for another rank, for parameters or statistics that aren't (C,), for training on one number per
     channel (its variance is 0), for evaluation without statistics, for eps < 0 and momentum outside [0, 1];
-    TypeError for statistics of another dtype. The running statistics change only if nothing was raised.
+    TypeError for statistics of another dtype; in training also ValueError for statistics that are read-only or share
+    memory. The running statistics change only if nothing was raised.
     """
     norm = _checked("batch_norm", x, running_mean, running_var, weight, bias, training, momentum, eps)
     flat = x.ndim == 2
@@ -206,6 +208,9 @@ def _checked(
     if x.size // max(C, 1) < 2:
         raise ValueError(f"{op}: training needs at least 2 numbers per channel to have a variance, "
                          f"got {x.size // max(C, 1)}; {shapes(x=x)}")  # fmt: skip
+    if running_mean is not None:
+        require_writable(op, running_mean=running_mean, running_var=running_var)
+        require_apart(op, running_mean=running_mean, running_var=running_var)
     return BatchNorm(eps)
 
 
@@ -216,5 +221,6 @@ def _update_running(
         return
     count = x.size // x.shape[1]
     mean, variance = norm._mean, norm._variance
-    running_mean += x.dtype.type(momentum) * (mean - running_mean)
-    running_var += x.dtype.type(momentum) * (variance * x.dtype.type(count / (count - 1)) - running_var)
+    new_mean = running_mean + x.dtype.type(momentum) * (mean - running_mean)
+    new_var = running_var + x.dtype.type(momentum) * (variance * x.dtype.type(count / (count - 1)) - running_var)
+    running_mean[...], running_var[...] = new_mean, new_var  # both or none, also where overflow is an error

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from minires.function import Function
-from minires.graph import tracking
+from minires.graph import HookHandle, tracking
 from minires.nn.tree import leaves, replaced
 from minires.tensor import Tensor, apply
 from minires_kernels.arrays import Array, array_module
@@ -16,25 +15,6 @@ if TYPE_CHECKING:
     from minires.nn.module import Module
 
 Grads = tuple[Array | None, ...]
-
-_numbers = itertools.count()
-
-
-class Handle:
-    """What registering a hook returns: :meth:`remove` takes the hook away again, and so does leaving its ``with``."""
-
-    def __init__(self, hooks: dict[int, Any], number: int) -> None:
-        self._hooks, self._number = hooks, number
-
-    def remove(self) -> None:
-        """Take the hook away. A second call does nothing."""
-        self._hooks.pop(self._number, None)
-
-    def __enter__(self) -> Handle:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.remove()
 
 
 class Hooks:
@@ -45,12 +25,9 @@ class Hooks:
         self.after: dict[int, Callable[..., Any]] = {}
         self.backward: dict[int, Callable[..., Any]] = {}
 
-    def add(self, moment: str, hook: Callable[..., Any]) -> Handle:
+    def add(self, moment: str, hook: Callable[..., Any]) -> HookHandle:
         """Register ``hook`` for ``moment``: before, after or backward."""
-        hooks: dict[int, Callable[..., Any]] = getattr(self, moment)
-        number = next(_numbers)
-        hooks[number] = hook
-        return Handle(hooks, number)
+        return HookHandle(getattr(self, moment), hook)
 
 
 def call_with_hooks(module: Module, hooks: Hooks, *inputs: Any, **options: Any) -> Any:

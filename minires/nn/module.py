@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from minires.graph import watching
-from minires.nn.hooks import Handle, Hooks, call_with_hooks
+from minires.dtypes import checked_dtype
+from minires.graph import HookHandle, watching
+from minires.nn.hooks import Hooks, call_with_hooks
 from minires.nn.text import tree_html, tree_text
 from minires.nn.tree import CONTAINERS, PLAIN, is_array, is_state, joined, leaves, replaced
 from minires.tensor import Parameter, Tensor
-from minires_kernels.arrays import Array, array_module, to_cpu, to_gpu
+from minires_kernels.arrays import Array, array_module, checked_device, on_device
+from minires_kernels.fit import unwritable
 
 
 class Module:
@@ -34,8 +36,6 @@ class Module:
     """
 
     training: bool = True
-
-    forward: Callable[..., Any]
 
     _hooks: Hooks | None = None
 
@@ -71,6 +71,10 @@ class Module:
             return forward(*inputs, **options)
         finally:
             watcher.leave(self)
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """What the module computes: to be written by each subclass."""
+        raise TypeError(f"{type(self).__name__} can't be called: it has no forward; write def forward(self, x)")
 
     # ---------------------------------------------------------------- the tree
 
@@ -198,21 +202,28 @@ class Module:
             parameter.grad = None
 
     def astype(self, dtype: Any) -> Module:
-        """Convert all floating-point parameters and state to ``dtype``, in place. Returns the module."""
-        return self._convert(lambda array: array.astype(dtype) if array.dtype.kind == "f" else array)
+        """Convert all floating-point parameters and state to ``dtype``, in place. Returns the module.
+
+        Raises TypeError for anything but float32 and float64.
+        """
+        dtype = checked_dtype(dtype, "astype")
+        if dtype.kind != "f":
+            raise TypeError(f"astype: weights are float32 or float64, and {dtype} would cut off their fractions")
+        return self._convert(lambda array: array.astype(dtype, copy=False) if array.dtype.kind == "f" else array)
 
     def to(self, device: str) -> Module:
         """Move all parameters and state to ``"cpu"`` or ``"cuda"``, in place. Returns the module."""
-        if device not in ("cpu", "cuda"):
-            raise ValueError(f"to: device must be 'cpu' or 'cuda', got {device!r}")
-        return self._convert(to_cpu if device == "cpu" else to_gpu)
+        checked_device(device)
+        return self._convert(lambda array: on_device(array, device))
 
     def _convert(self, convert: Callable[[Array], Array]) -> Module:
         converted: dict[int, tuple[Array, Array]] = {}  # by the old one's id: an array in two places stays one
 
         def change(value: Any) -> Any:
             if isinstance(value, Parameter):
-                value.data, value.grad = change(value.data), None
+                data = change(value.data)
+                if data is not value.data:  # what stays as it is keeps its gradient, and hasn't changed
+                    value.data, value.grad = data, None
             elif is_state(value):
                 if id(value) not in converted:
                     converted[id(value)] = value, convert(value)
@@ -236,8 +247,8 @@ class Module:
 
         Everything is checked before anything is written. Raises ValueError that lists all missing and unexpected names
         (unless ``strict`` is False), each unexpected one with the nearest name that the module has, and (always) all
-        wrong shapes, all values that aren't numbers and all that whole numbers can't hold; TypeError for a state that
-        is no dictionary.
+        wrong shapes, all values that aren't numbers, all that whole numbers can't hold, and all arrays of the module
+        that can't be written; TypeError for a state that is no dictionary.
         """
         if not isinstance(state, Mapping):
             raise TypeError(
@@ -249,9 +260,14 @@ class Module:
         problems = _problems(own, state, strict)
         if problems:
             raise ValueError(f"load_state_dict: {type(self).__name__} doesn't fit; {'; '.join(problems)}")
-        for name, array in own.items():
-            if name in state:
-                array[...] = array_module(array).asarray(state[name])
+        # Copies, since a value may itself be an array of this module; and all of them first, since one may fail.
+        values = {
+            name: array_module(array).array(state[name], array.dtype) for name, array in own.items() if name in state
+        }
+        for name, value in values.items():
+            own[name][...] = value
+        for parameter in self.parameters():
+            parameter.changed()
 
     def _named_arrays(self) -> Iterator[tuple[str, Array]]:
         """(path, array) of every parameter and all state; what is shared comes under each of its paths."""
@@ -259,14 +275,14 @@ class Module:
 
     # ---------------------------------------------------------------- hooks
 
-    def register_forward_pre_hook(self, hook: Callable[[Module, tuple[Any, ...]], Any]) -> Handle:
+    def register_forward_pre_hook(self, hook: Callable[[Module, tuple[Any, ...]], Any]) -> HookHandle:
         """Have ``hook(module, inputs)`` called before each forward pass; what it returns, if not None, are the inputs.
 
         ``inputs`` are the positional arguments. ``handle.remove()`` ends it.
         """
         return self._hook("before", hook)
 
-    def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> Handle:
+    def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> HookHandle:
         """Have ``hook(module, inputs, output)`` called after each forward pass; a result but None is the output.
 
         >>> seen = {}
@@ -277,7 +293,7 @@ class Module:
 
     def register_full_backward_hook(
         self, hook: Callable[[Module, tuple[Array | None, ...], tuple[Array | None, ...]], Any]
-    ) -> Handle:
+    ) -> HookHandle:
         """Have ``hook(module, grad_input, grad_output)`` called when a backward pass has come through the module.
 
         ``grad_input`` has one array per positional input, None where it has no gradient; ``grad_output`` one per tensor
@@ -286,12 +302,22 @@ class Module:
         """
         return self._hook("backward", hook)
 
-    def _hook(self, moment: str, hook: Callable[..., Any]) -> Handle:
+    def _hook(self, moment: str, hook: Callable[..., Any]) -> HookHandle:
         if not callable(hook):
             raise TypeError(f"{type(self).__name__}: a hook is a function, got {type(hook).__name__}")
         if self._hooks is None:
             self._hooks = Hooks()
         return self._hooks.add(moment, hook)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Its attributes, for copy and pickle. Raises RuntimeError for one that is a tensor with a graph."""
+        for name, value in self._values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                raise RuntimeError(
+                    f"copy, pickle: {type(self).__name__}.{name} is a tensor of shape {value.shape} made by "
+                    f"{value.creator!r}, and a graph can't be copied; keep its numbers alone: .detach()"
+                )
+        return vars(self)
 
     # ---------------------------------------------------------------- text
 
@@ -340,6 +366,7 @@ def _problems(own: Mapping[str, Array], state: Mapping[str, Any], strict: bool) 
         for name, given in numbers.items()
         if given is not None and given.shape == shared[name].shape and not _holds(shared[name], given)
     ]
+    fixed = [f"{name} {reason}" for name, array in shared.items() if (reason := unwritable(array))]
     problems = []
     if strict and missing:
         problems.append(f"missing: {', '.join(missing)}")
@@ -349,6 +376,8 @@ def _problems(own: Mapping[str, Array], state: Mapping[str, Any], strict: bool) 
     for what, names in (("wrong shape", wrong), ("not numbers", strange), ("not whole numbers", broken)):
         if names:
             problems.append(f"{what}: {', '.join(names)}")
+    if fixed:
+        problems.append(f"can't be written: {', '.join(fixed)}; give the module a copy of it, array.copy()")
     return problems
 
 

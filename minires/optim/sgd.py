@@ -8,7 +8,7 @@ from typing import Any, Literal
 from minires.functional.checks import require_flag, require_number
 from minires.tensor import Parameter, Tensor
 from minires_kernels import update
-from minires_kernels.arrays import Array, array_module
+from minires_kernels.arrays import Array, array_module, on_device
 
 Form = Literal["torch", "caffe"]
 _NUMBERS = ("lr", "momentum", "weight_decay")
@@ -62,19 +62,43 @@ class SGD:
         self._velocities: dict[Parameter, Array] = {}
 
     def step(self) -> None:
-        """Move every parameter that has a gradient, in place. The first step starts from velocity 0."""
-        for group in self.groups:
-            checked = _checked_settings(group)  # a schedule, or somebody by hand, may have changed them
-            settings = checked["lr"], checked["momentum"], checked["weight_decay"]
-            momentum = settings[1]
-            for parameter in group["parameters"]:
-                if parameter.grad is None:
-                    continue
-                if momentum and parameter not in self._velocities:
-                    self._velocities[parameter] = array_module(parameter.data).zeros_like(parameter.data)
-                velocity = self._velocities[parameter] if momentum else None
-                caffe = self.form == "caffe"
-                update.sgd(parameter.data, parameter.grad, velocity, *settings, group["nesterov"], caffe)
+        """Move every parameter that has a gradient, in place. The first step starts from velocity 0.
+
+        A velocity follows its parameter to another dtype or device. Raises ValueError or TypeError, before any
+        parameter has moved, when a gradient or a velocity doesn't have its parameter's shape or dtype, and when a
+        parameter can't be written.
+        """
+        moves = [move for index, group in enumerate(self.groups) for move in self._moves(index, group)]
+        for parameter, velocity, settings in moves:
+            if velocity is not None:
+                self._velocities[parameter] = velocity
+            update.sgd(parameter.data, parameter.grad, velocity, *settings)
+            parameter.changed()
+
+    def _moves(self, index: int, group: Mapping[str, Any]) -> Iterator[tuple[Parameter, Array | None, tuple[Any, ...]]]:
+        """(parameter, velocity, settings) of each update that ``step`` does in this group, each checked."""
+        checked = _checked_settings(group)  # a schedule, or somebody by hand, may have changed them
+        momentum = checked["momentum"]
+        settings = checked["lr"], momentum, checked["weight_decay"], checked["nesterov"], self.form == "caffe"
+        for place, parameter in enumerate(group["parameters"]):
+            if parameter.grad is None:
+                continue
+            velocity = self._velocity(parameter) if momentum else None
+            try:
+                update.check(parameter.data, parameter.grad, velocity, momentum)
+            except (TypeError, ValueError) as misfit:
+                raise type(misfit)(
+                    f"SGD: parameter {place} of group {index} can't be moved, so none was: {misfit}; "
+                    f"{_cure(parameter.data, parameter.grad, velocity)}"
+                ) from None
+            yield parameter, velocity, settings
+
+    def _velocity(self, parameter: Parameter) -> Array:
+        """Its velocity, where the parameter is and of its dtype: a net may be converted between two steps."""
+        velocity = self._velocities.get(parameter)
+        if velocity is None:
+            return array_module(parameter.data).zeros_like(parameter.data)
+        return on_device(velocity, parameter.device).astype(parameter.dtype, copy=False)
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
@@ -131,6 +155,14 @@ def decay_groups(named_parameters: Iterable[tuple[str, Parameter]], weight_decay
     for _, parameter in named_parameters:
         (weights if parameter.ndim >= 2 else others).append(parameter)
     return [{"parameters": weights, "weight_decay": weight_decay}, {"parameters": others, "weight_decay": 0.0}]
+
+
+def _cure(parameter: Array, grad: Array, velocity: Array | None) -> str:
+    if velocity is not None and velocity.shape != parameter.shape:
+        return "its data was replaced since the last step; make a new SGD for the net's parameters"
+    if (getattr(grad, "shape", None), getattr(grad, "dtype", None)) != (parameter.shape, parameter.dtype):
+        return "its gradient isn't of its data; call zero_grad(), then backward again"
+    return "replace the array: parameter.data = parameter.data.copy()"
 
 
 def _checked_group(group: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:

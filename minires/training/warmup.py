@@ -45,7 +45,7 @@ def warm_up(net: Module, shape: Sequence[int], batch: int, *, progress: Progress
 
     Which kernels a step needs depends on the shapes, the batch's size among them. ``net`` itself stays as it is; the
     copy trains in the modes in which a Trainer would. ``progress`` hears of the three parts of the first step as of
-    three batches, and of each function that is compiled. Raises ValueError for a batch or a shape that is empty.
+    three batches. Raises ValueError for a batch or a shape that is empty.
     """
     if batch < 1 or len(shape) != 3 or min(shape) < 1:
         raise ValueError(
@@ -56,8 +56,6 @@ def warm_up(net: Module, shape: Sequence[int], batch: int, *, progress: Progress
 
     def tell(name: str, compiled: bool) -> None:
         ready[compiled].append(name)
-        if compiled:
-            shown.epoch(f"compiled {name}")
 
     images = Tensor(np.random.default_rng(0).standard_normal((batch, *shape), np.float32))
     twin = copy.deepcopy(net)  # its parameters, statistics, modes and generators may change

@@ -181,6 +181,35 @@ def test_a_training_step_between_forward_and_backward_does_not_change_an_evaluat
 
 
 @pytest.mark.parametrize("function", [batch_norm, batch_norm_relu])
+def test_running_statistics_that_cannot_both_be_written_are_refused(function):
+    x = Tensor(np.random.default_rng(0).standard_normal((2, 3, 4, 5)))
+    fixed, buffer = np.ones(3), np.ones(5)
+    fixed.flags.writeable = False
+    repeated = np.lib.stride_tricks.as_strided(np.ones(1), (3,), (0,))
+    for running_mean, running_var, message in (
+        (np.ones(3), fixed, r"running_var \(3,\) can't be written, it is read-only; give a copy: running_var.copy\(\)"),
+        (fixed, np.ones(3), "running_mean .* is read-only"),
+        (repeated, np.ones(3), "running_mean .* share their places"),
+        (buffer[:3], buffer[2:], "running_mean .* and running_var .* share memory"),
+    ):
+        with pytest.raises(ValueError, match=f"{function.__name__}: {message}"):
+            function(x, running_mean, running_var, training=True)
+        assert (running_mean == 1).all()
+        assert (running_var == 1).all()
+    function(x, fixed, fixed)  # evaluation writes nothing
+
+
+def test_running_statistics_move_together_or_not_at_all():
+    """Where the variance overflows, and the caller has made that an error, the mean has not moved either."""
+    x = Tensor(np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32))
+    running_mean, running_var = np.zeros(3, np.float32), np.full(3, np.finfo(np.float32).max)
+    running_var[1] = -np.finfo(np.float32).max
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        batch_norm(x * 1e19, running_mean, running_var, training=True, momentum=1.0)
+    assert not running_mean.any()
+
+
+@pytest.mark.parametrize("function", [batch_norm, batch_norm_relu])
 def test_a_call_that_is_refused_changes_no_running_statistics(function):
     running_mean, running_var = np.zeros(2, np.float32), np.ones(2, np.float32)
     x, weight = Tensor(np.random.default_rng(0).standard_normal((2, 2, 2, 2)).astype("f")), Tensor(np.ones(2))

@@ -97,6 +97,15 @@ GEOMETRIES = [
     ("groups of 8", (1, 32, 4, 5), 32, 4, Window.of(3, stride=2, padding=1)),
     ("depthwise", (2, 9, 5, 6), 9, 9, Window.of(3, padding=1)),
     ("depthwise, two outputs each", (2, 3, 6, 5), 6, 3, Window.of((3, 2), stride=2, dilation=2)),
+    ("series: all columns left of it", (2, 3, 11, 1), 4, 1, Window.of((5, 1), stride=5, padding=2)),
+    ("series, groups and dilation", (2, 4, 6, 1), 6, 2, Window.of((5, 1), stride=(3, 5), padding=(3, 2), dilation=2)),
+    ("no window meets the pixels", (1, 1, 5, 1), 1, 1, Window.of(1, stride=5, padding=2)),
+    ("windows beyond all four sides", (2, 2, 3, 2), 3, 1, Window.of(2, stride=2, padding=(4, 5))),
+    ("taps around the image", (2, 3, 2, 3), 2, 1, Window.of(2, padding=(3, 4), dilation=(5, 6))),
+    ("3x3, two zeros around one column", (2, 3, 2, 1), 4, 1, Window.of(3, padding=2)),
+    ("no channel in", (2, 0, 5, 6), 4, 2, Window.of(3, padding=1)),
+    ("no channel out", (2, 3, 5, 6), 0, 1, Window.of(3, padding=1)),
+    ("no pixel but padding", (2, 3, 0, 2), 4, 1, Window.of((1, 2), padding=1)),
     ("empty batch", (0, 3, 5, 6), 4, 1, Window.of(3, padding=1)),
     ("empty batch, groups and stride", (0, 4, 5, 6), 4, 2, Window.of(3, stride=2, padding=1)),
 ]
@@ -282,6 +291,8 @@ POOLS = [
     ("global", (2, 17, 4, 3), Window.of((4, 3)), False),
     ("C = 1", (1, 1, 5, 4), Window.of(2), False),
     ("C = 40", (2, 40, 4, 5), Window.of(3, stride=2, padding=1), False),
+    ("much padding: windows beyond all four sides", (2, 3, 4, 2), Window.of(2, stride=3, padding=(3, 4)), False),
+    ("much padding: no window meets the pixels", (1, 2, 2, 1), Window.of(1, stride=7, padding=(2, 3)), False),
     ("empty batch", (0, 3, 6, 5), Window.of(3, stride=2, padding=1), False),
 ]
 DILATED_POOLS = [

@@ -98,6 +98,24 @@ def test_what_waits_and_what_is_used_never_exceed_the_most_that_was_used():
     assert (results.used, results.idle, results.peak) == (0, 0, 0)
 
 
+def test_memory_that_cannot_be_had_is_not_counted():
+    results = arena._results
+    kept = [arena.empty((LARGE,), "float32") for _ in range(2)]
+    with pytest.raises(MemoryError):
+        arena.empty((1 << 60,), "float32")
+    assert (results.used, results.idle, results.peak) == (2 * 4 * LARGE, 0, 2 * 4 * LARGE)
+    del kept[1:]
+    other = arena.empty((LARGE + 1,), "float32")  # what waits would exceed the most that was in use
+    assert results.used + results.idle <= results.peak
+    assert len(other) == LARGE + 1
+
+
+def test_a_shape_that_no_array_has_gives_its_memory_back():
+    with pytest.raises(ValueError, match="negative dimensions"):
+        arena.empty((-LARGE, -2), "float32")
+    assert arena._results.used == 0
+
+
 def test_threads_may_take_and_leave_results_at_once():
     def work():
         for k in range(200):

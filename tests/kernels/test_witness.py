@@ -166,8 +166,11 @@ def sgd(parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe):
     return tensor.detach().numpy(), optimizer.state[tensor]["momentum_buffer"].numpy() * scale
 
 
-# PyTorch answers a window without a pixel with an index outside the image: 20 in a plane of 16.
-WITNESSED = [case for cases in CASES.values() for case in cases if case.name != "a window without a pixel"]
+# PyTorch answers a window without a pixel with an index outside the image, 20 in a plane of 16. It refuses to pool with
+# padding of more than half the window, images without a pixel, and weights without a channel out; its result for images
+# without a channel has none either.
+NOT_PYTORCH = "a window without a pixel", "much padding", "no channel", "no pixel"
+WITNESSED = [case for cases in CASES.values() for case in cases if not case.name.startswith(NOT_PYTORCH)]
 
 
 @pytest.mark.parametrize("case", WITNESSED, ids=lambda case: f"{case.family}.{case.kernel}-{case}")

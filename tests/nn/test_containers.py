@@ -268,6 +268,29 @@ def test_lists_of_modules_behave_like_lists(kind):
     assert list(items) == [d, a]
 
 
+@pytest.mark.parametrize("build", [nn.Sequential, lambda item: nn.ModuleDict({"0": item})])
+def test_items_are_reached_and_replaced_along_a_path(build):
+    first, second = nn.Identity(), nn.ReLU()
+    net, name = build(first), "0"
+    assert getattr(net, name) is first
+    setattr(net, name, second)
+    assert [module for _, module in net.named_children()] == [second]
+    assert len(net) == 1
+    with pytest.raises(TypeError, match="item 0 must be a Module, got int"):
+        setattr(net, name, 3)
+    assert not hasattr(net, "1")
+    assert not hasattr(nn.Sequential.__new__(nn.Sequential), "anything")
+
+
+def test_a_list_loses_items_and_their_names():
+    net = nn.Sequential(nn.Identity(), linear())
+    del net[0]
+    assert named(net) == ["0.weight", "0.bias"]
+    both = net + nn.Sequential(linear())
+    assert isinstance(both, nn.Sequential)
+    assert named(both) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+
+
 def test_a_slice_is_a_backbone_of_the_same_modules():
     net = nn.Sequential(linear(4, 3), nn.ReLU(), linear(3, 2)).eval()
     backbone = net[:-1]
@@ -326,7 +349,10 @@ def test_parameters_in_a_list():
     [
         (lambda: nn.ModuleList([nn.ReLU(), Parameter([1.0])]), "ModuleList: item 1 must be a Module, got Parameter"),
         (lambda: nn.ModuleList([[nn.ReLU()]]), r"ModuleList: item 0 must be a Module, got list; unpack it"),
-        (lambda: nn.Sequential([nn.ReLU()]), r"Sequential: item 0 must be a Module, got list; unpack it with \*"),
+        (
+            lambda: nn.Sequential([nn.ReLU()]),
+            r"Sequential: item 0 must be a Module, got list; unpack it: Sequential\(\*items\)",
+        ),
         (lambda: nn.ParameterList([Tensor([1.0])]), "ParameterList: item 0 must be a Parameter, got Tensor"),
         (lambda: nn.ModuleList().append(np.ones(2)), "ModuleList: item 0 must be a Module, got ndarray"),
         (lambda: nn.ModuleDict({"a": 3}), "ModuleDict: item a must be a Module, got int"),

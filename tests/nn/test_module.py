@@ -79,6 +79,15 @@ def test_calling_a_module_calls_forward():
     assert Tree()(x).data.tolist() == [0.0, 2.0]
 
 
+def test_a_module_without_a_forward_says_so():
+    class Misspelt(nn.Module):
+        def foward(self, x):
+            return x
+
+    with pytest.raises(TypeError, match=r"Misspelt can't be called: it has no forward; write def forward\(self, x\)"):
+        Misspelt()(1)
+
+
 # ---- modes ---------------------------------------------------------------------------------------
 
 
@@ -141,6 +150,14 @@ def test_astype_converts_parameters_and_floating_point_state_and_nothing_else():
     assert tree.trunk.weight is parameter
     assert parameter.dtype == tree.trunk.mean.dtype == np.float64
     assert tree.trunk.count.dtype == np.int64
+
+
+@pytest.mark.parametrize("dtype", [np.int32, bool, np.float16, "longdouble", "text"])
+def test_weights_do_not_become_integers_or_what_no_kernel_computes_with(dtype):
+    tree = Tree()
+    with pytest.raises(TypeError, match="astype: "):
+        tree.astype(dtype)
+    assert tree.trunk.weight.dtype == np.float32
 
 
 def test_to_keeps_arrays_on_the_cpu_and_refuses_unknown_devices():
@@ -224,6 +241,32 @@ def test_an_unexpected_name_is_listed_with_the_nearest_missing_one_and_nothing_i
     state["trunk.wieght"] = state.pop("trunk.weight")
     message = r"missing: trunk.weight; unexpected: trunk.wieght \(did you mean trunk.weight\?\)"
     unchanged_after_failure(tree, state, message)
+
+
+def test_arrays_that_cannot_be_written_are_all_listed_and_nothing_is_written():
+    tree = Tree()
+    tree.trunk.mean.flags.writeable = False
+    message = r"can't be written: trunk.mean is read-only, pair.0.weight .* share their places .*; give .*copy\(\)"
+    tree.pair[0].weight.data = np.lib.stride_tricks.as_strided(np.zeros(1), (2,), (0,))
+    state = ones_like(tree)
+    unchanged_after_failure(tree, state, message)
+
+
+def test_a_state_of_the_modules_own_arrays_is_read_before_any_is_written():
+    leaf = Leaf()
+    leaf.weight.data[...], leaf.mean[...] = 3, 5
+    leaf.load_state_dict({"weight": leaf.mean, "mean": leaf.weight.data, "count": leaf.count})
+    assert leaf.weight.data.tolist() == [5] * leaf.weight.size
+    assert leaf.mean.tolist() == [3] * leaf.mean.size
+
+
+def test_a_value_that_cannot_be_converted_is_found_before_any_is_written():
+    leaf = Leaf()
+    before = leaf.state_dict()
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError):
+        leaf.load_state_dict({"weight": np.ones(2), "mean": np.full(2, 1e300), "count": 1})
+    for name, array in leaf.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
 
 
 def test_wrong_shapes_are_all_listed_and_nothing_is_written():
@@ -323,6 +366,13 @@ def test_repr_says_equal_neighbours_once():
         "  (pair.0): Leaf(size=1, name='leaf')\n"
         ")"
     )
+
+
+def test_repr_keeps_the_lists_of_a_dictionary_apart():
+    tree = Tree()
+    tree.trunk, tree.branches, tree.pair = None, {"a": [Leaf(1), Leaf(1)], "b": [Leaf(1)], "c": Leaf(1)}, None
+    lines = repr(tree).splitlines()[1:-1]
+    assert [line.split(":")[0] for line in lines] == ["  (branches.a.0-1)", "  (branches.b.0)", "  (branches.c)"]
 
 
 def test_repr_of_two_equal_attributes_has_both_names():

@@ -335,6 +335,115 @@ def test_refuses(build, error, message):
         build(Parameter([1.0]))
 
 
+# ---- what doesn't fit is refused before anything moves
+
+
+def stepped(*shapes, momentum=0.9, order="C"):
+    """(parameters, optimizer) after one step, with new gradients for the next."""
+    rng = np.random.default_rng(0)
+    parameters = [Parameter(np.asarray(rng.standard_normal(shape), np.float32, order=order)) for shape in shapes]
+    optimizer = SGD(parameters, lr=0.1, momentum=momentum)
+    for _ in range(2):
+        for parameter in parameters:
+            parameter.grad = rng.standard_normal(parameter.shape).astype(np.float32)
+        if not optimizer._velocities:
+            optimizer.step()
+    return parameters, optimizer
+
+
+def unmoved(parameters, optimizer, error, message):
+    before = [parameter.data.copy() for parameter in parameters], optimizer.state_dict()["velocities"]
+    with pytest.raises(error, match=message):
+        optimizer.step()
+    after = [parameter.data for parameter in parameters], optimizer.state_dict()["velocities"]
+    for data, old in zip(after[0], before[0], strict=True):
+        np.testing.assert_array_equal(data, old)
+    assert after[1].keys() == before[1].keys()
+    for place, velocity in after[1].items():
+        np.testing.assert_array_equal(velocity, before[1][place])
+
+
+@pytest.mark.parametrize("classes", [100, 11, 9, 1])
+def test_an_old_velocity_for_a_new_head(classes):
+    parameters, optimizer = stepped((3, 4), (10, 64))
+    parameters[1].data = np.zeros((classes, 64), np.float32)
+    parameters[1].grad = np.ones((classes, 64), np.float32)
+    message = (
+        rf"SGD: parameter 1 of group 0 can't be moved, so none was: update.sgd: velocity must have shape "
+        rf"\({classes}, 64\), got \(10, 64\).*make a new SGD for the net's parameters"
+    )
+    unmoved(parameters, optimizer, ValueError, message)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(
+    ("gradient", "error"),
+    [
+        (np.ones((10, 63), np.float32), ValueError),
+        (np.ones((1, 64), np.float32), ValueError),
+        (np.ones(640, np.float32), ValueError),
+        (np.ones((10, 64)), TypeError),
+        (np.ones((10, 64), ">f4"), TypeError),
+        ([[1.0] * 64] * 10, TypeError),
+        (1.0, TypeError),
+    ],
+)
+def test_a_gradient_that_is_not_its_parameters(gradient, error, momentum):
+    parameters, optimizer = stepped((3, 4), (10, 64), momentum=momentum)
+    parameters[1].grad = gradient
+    message = "SGD: parameter 1 of group 0 can't be moved.* grad .*; call zero_grad\\(\\), then backward again"
+    unmoved(parameters, optimizer, error, message)
+
+
+def test_a_parameter_that_cannot_be_written():
+    parameters, optimizer = stepped((3, 4), (2, 2), (4,))
+    parameters[1].data.flags.writeable = False
+    message = r"SGD: parameter 1 of group 0 .* is read-only; .*parameter.data = parameter.data.copy\(\)"
+    unmoved(parameters, optimizer, ValueError, message)
+    parameters[1].data = parameters[1].data.copy()
+    parameters[2].data = np.broadcast_to(np.float32(1), (4,))
+    unmoved(parameters, optimizer, ValueError, "SGD: parameter 2 of group 0 .* is read-only")
+    parameters[2].data = np.lib.stride_tricks.as_strided(np.ones(1, np.float32), (4,), (0,))
+    unmoved(parameters, optimizer, ValueError, "SGD: parameter 2 of group 0 .* share their places")
+
+
+def test_a_refused_first_step_leaves_no_velocity():
+    parameter, other = Parameter(np.ones(2)), Parameter(np.ones(2))
+    parameter.grad, other.grad = np.ones(2), np.ones(3)
+    optimizer = SGD([parameter, other], lr=0.1, momentum=0.9)
+    unmoved([parameter, other], optimizer, ValueError, "parameter 1 of group 0")
+    assert optimizer.state_dict()["velocities"] == {}
+
+
+@pytest.mark.parametrize(("before", "after"), [(np.float32, np.float64), (np.float64, np.float32)])
+def test_the_velocity_follows_a_net_to_another_dtype(before, after):
+    """Two steps, with a conversion between them, are those of an optimizer that has known the dtype all along."""
+    rng = np.random.default_rng(0)
+    net = nn.Linear(4, 3, rng=rng).astype(before)
+    optimizer = SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    expected = {name: (array.astype(np.float64), np.zeros(array.shape)) for name, array in net.state_dict().items()}
+    for dtype in (before, after):
+        net.astype(dtype)
+        for name, parameter in net.named_parameters():
+            parameter.grad = rng.standard_normal(parameter.shape).astype(dtype)
+            data, velocity = expected[name]
+            expected[name] = oracles.sgd(data, parameter.grad, velocity, 0.1, 0.9, 0.01, nesterov=False, caffe=False)
+        optimizer.step()
+    for name, parameter in net.named_parameters():
+        assert parameter.dtype == after
+        np.testing.assert_allclose(parameter.data, expected[name][0], rtol=0, atol=1e-6)
+    assert all(velocity.dtype == after for velocity in optimizer.state_dict()["velocities"].values())
+
+
+def test_a_parameter_in_another_order_of_memory_keeps_its_velocity():
+    parameters, optimizer = stepped((5, 7))
+    twin, other = stepped((5, 7))
+    twin[0].data = np.asfortranarray(twin[0].data)
+    optimizer.step()
+    other.step()
+    np.testing.assert_array_equal(twin[0].data, parameters[0].data)
+
+
 def test_parameters_may_come_from_an_iterator():
     layer = nn.Linear(2, 3, rng=np.random.default_rng(0))
     assert SGD(layer.parameters(), lr=0.1).groups[0]["parameters"] == [layer.weight, layer.bias]

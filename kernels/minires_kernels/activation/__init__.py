@@ -15,29 +15,40 @@ Cost: relu moves 2 numbers an element, the others 3; one operation an element (t
 from __future__ import annotations
 
 from minires_kernels.arrays import Array
+from minires_kernels.fit import require_alike
 from minires_kernels.registry import select
 
 FAMILY = "activation"
-KERNELS = ("relu", "relu_backward", "add", "add_relu")
+KERNELS = {
+    "relu": ("y",),
+    "relu_backward": ("grad_x",),
+    "add": ("sum",),
+    "add_relu": ("y",),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def relu(x: Array) -> Array:
     """max(x, 0), elementwise."""
+    require_alike("activation.relu", x=x)
     return select(FAMILY, "relu", x)(x)
 
 
 def relu_backward(grad_output: Array, output: Array) -> Array:
     """``grad_output`` where ``output``, the result of the ReLU, is positive; 0 elsewhere."""
+    require_alike("activation.relu_backward", grad_output=grad_output, output=output)
     return select(FAMILY, "relu_backward", grad_output, output)(grad_output, output)
 
 
 def add(x: Array, y: Array) -> Array:
     """x + y, elementwise, for arrays of one shape and dtype."""
+    require_alike("activation.add", x=x, y=y)
     return select(FAMILY, "add", x, y)(x, y)
 
 
 def add_relu(x: Array, y: Array) -> Array:
     """max(x + y, 0), elementwise, for arrays of one shape and dtype."""
+    require_alike("activation.add_relu", x=x, y=y)
     return select(FAMILY, "add_relu", x, y)(x, y)
 
 

@@ -43,9 +43,10 @@ def pack_images(kind: Any, scan: Any, x: Any, image: int, images: int, first: in
     y[at : ...] (images, rows, scan.row): each row is scan.left pixels of zeros, the row of x, and zeros to the end.
     Pixels are scan.pitch numbers apart; what lies between the channels of two is undefined.
     """
-    left = scan.left * scan.pitch
-    pixels = min(scan.W, scan.row // scan.pitch - scan.left)
-    copied = pixels * scan.pitch
+    columns = scan.row // scan.pitch
+    before = min(scan.left, columns)  # where every window lies left of the image, a row has room for fewer zeros
+    pixels = min(scan.W, columns - before)
+    left, copied = before * scan.pitch, pixels * scan.pitch
     stretch, stretches = (copied, 1) if scan.pitch == scan.channels else (scan.channels, pixels)
     for n in range(image, image + images):
         for h in range(first, first + rows):

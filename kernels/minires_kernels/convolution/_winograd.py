@@ -240,7 +240,7 @@ def _plan(
 def covers(m: int, window: Window, groups: int) -> bool:
     """3x3 windows without dilation and groups: of stride 1 with padding 0 to 2, or for m = 2 of stride 2, padding 1."""
     stride, padding = window.stride, window.padding
-    if groups != 1 or window != Window((3, 3), stride, padding):
+    if groups != 1 or window.size != (3, 3) or window.dilation != (1, 1):
         return False
     return (stride == (1, 1) and max(padding) <= 2) or (m == 2 and stride == (2, 2) and padding == (1, 1))
 
@@ -259,7 +259,9 @@ def forward(m: int, x: Array, weight: Array, window: Window, groups: int) -> Arr
     _require(m, window, groups)
     (N, _, H, W), O = x.shape, weight.shape[0]
     y = empty_channels_last((N, O, *window.output_size(H, W, op="convolution")), x.dtype)
-    if y.size:
+    if x.size == 0 or y.size == 0:
+        y[...] = 0
+    else:
         _correlate(FORWARD[m, window.stride[0]], x, weight, window.padding, False, y)
     return y
 
@@ -268,7 +270,9 @@ def grad_input(m: int, grad_output: Array, weight: Array, x_shape: Shape, window
     """The contract's grad_input by F(m x m, 3 x 3). ValueError for a window that ``covers`` refuses."""
     _require(m, window, groups)
     grad_x = empty_channels_last(x_shape, grad_output.dtype)
-    if grad_x.size:
+    if grad_output.size == 0 or grad_x.size == 0:
+        grad_x[...] = 0
+    else:
         stride, (PH, PW) = window.stride[0], window.padding
         before = (2 - PH, 2 - PW) if stride == 1 else (0, 0)
         _correlate(ADJOINT[m, stride], grad_output, weight, before, True, grad_x)

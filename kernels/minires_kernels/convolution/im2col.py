@@ -24,7 +24,7 @@ def forward(x: Array, weight: Array, window: Window, groups: int = 1) -> Array:
     N, _, H, W = x.shape
     O, G = weight.shape[0], groups
     columns = _columns(x, window, groups)
-    y = weight.reshape(G, O // G, -1) @ columns  # (G, O/G, K) @ (N, G, K, L) -> (N, G, O/G, L)
+    y = weight.reshape(G, O // G, columns.shape[2]) @ columns  # (G, O/G, K) @ (N, G, K, L) -> (N, G, O/G, L)
     return y.reshape(N, O, *window.output_size(H, W))
 
 
@@ -33,8 +33,8 @@ def grad_input(
 ) -> Array:
     """See :func:`minires_kernels.convolution.grad_input`."""
     N, O, OH, OW = grad_output.shape
-    G, L = groups, OH * OW
-    transposed = weight.reshape(G, O // G, -1).swapaxes(1, 2)
+    G, L, K = groups, OH * OW, weight.shape[1] * window.size[0] * window.size[1]
+    transposed = weight.reshape(G, O // G, K).swapaxes(1, 2)
     grad_columns = transposed @ grad_output.reshape(N, G, O // G, L)  # (G, K, O/G) @ (N, G, O/G, L) -> (N, G, K, L)
     return patches.col2im(grad_columns.reshape(N, G * transposed.shape[1], L), x_shape, window)
 

@@ -72,7 +72,9 @@ def forward(x: Array, weight: Array, window: Window, groups: int = 1) -> Array:
     """See :func:`minires_kernels.convolution.forward`. Returns channels last."""
     (N, _, H, W), O = x.shape, weight.shape[0]
     y = empty_channels_last((N, O, *window.output_size(H, W, op="convolution")), x.dtype)
-    if y.size:
+    if x.size == 0 or y.size == 0:
+        y[...] = 0
+    else:
         plan = plan_forward(
             x.shape, weight.shape, window, groups, x.dtype.name, numba.get_num_threads(), kinds.REGISTER_BYTES
         )
@@ -85,7 +87,9 @@ def grad_input(
 ) -> Array:
     """See :func:`minires_kernels.convolution.grad_input`. Returns channels last."""
     grad_x = empty_channels_last(x_shape, grad_output.dtype)
-    if grad_x.size:
+    if grad_output.size == 0 or grad_x.size == 0:
+        grad_x[...] = 0
+    else:
         plan = plan_grad_input(
             grad_output.shape, weight.shape, tuple(x_shape), window, groups, grad_output.dtype.name,
             numba.get_num_threads(), kinds.REGISTER_BYTES,

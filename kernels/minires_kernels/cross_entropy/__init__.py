@@ -8,8 +8,8 @@ and q_k = (1 - s) [k = t] + s / K (Szegedy et al. 2016, section 7):
   has probability 0 and costs nothing.
 - ``cross_entropy_backward`` gives grad_logits (N, K): (probabilities - q) share, with ``share`` (N,) the gradient with
   respect to each loss.
-- float32 or float64, kept; any strides accepted; new C-contiguous arrays returned; inputs never written. K >= 1 and
-  the range of target have been checked by the caller.
+- float32 or float64, kept; any strides accepted; new C-contiguous arrays returned; inputs never written. Shapes and
+  the range of target are checked here.
 
 Cost: forward reads N K numbers, writes as many, and takes the exponential of each (counted as one operation of four);
 backward reads and writes N K.
@@ -18,23 +18,46 @@ backward reads and writes N K.
 from __future__ import annotations
 
 from minires_kernels.arrays import Array
+from minires_kernels.fit import axes, require, require_integers
 from minires_kernels.registry import select
 
 FAMILY = "cross_entropy"
-KERNELS = ("cross_entropy", "cross_entropy_backward")
+KERNELS = {
+    "cross_entropy": ("losses n", "probabilities n k"),
+    "cross_entropy_backward": ("grad_logits n k",),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def cross_entropy(logits: Array, target: Array, label_smoothing: float = 0.0) -> tuple[Array, Array]:
-    """(losses (N,), probabilities (N, K)) of ``logits`` (N, K) against the classes ``target`` (N,)."""
+    """(losses (N,), probabilities (N, K)) of ``logits`` (N, K) against the classes ``target`` (N,).
+
+    Raises ValueError for another shape and for a class that isn't there, TypeError for one that isn't an integer.
+    """
+    shape = axes("cross_entropy", "logits", logits, "N, K")
+    require("cross_entropy", logits=(logits, shape))
+    _check_target("cross_entropy", target, *shape)
     kernel = select(FAMILY, "cross_entropy", logits, target, label_smoothing)
     losses, probabilities = kernel(logits, target, label_smoothing)
     return losses, probabilities
 
 
 def cross_entropy_backward(probabilities: Array, target: Array, label_smoothing: float, share: Array) -> Array:
-    """The gradient with respect to the logits (N, K), for the gradient ``share`` (N,) with respect to each loss."""
+    """The gradient with respect to the logits (N, K), for the gradient ``share`` (N,) with respect to each loss.
+
+    Raises as :func:`cross_entropy` does.
+    """
+    shape = axes("cross_entropy_backward", "probabilities", probabilities, "N, K")
+    require("cross_entropy_backward", probabilities=(probabilities, shape), share=(share, shape[:1]))
+    _check_target("cross_entropy_backward", target, *shape)
     kernel = select(FAMILY, "cross_entropy_backward", probabilities, target, label_smoothing, share)
     return kernel(probabilities, target, label_smoothing, share)
+
+
+def _check_target(op: str, target: Array, N: int, K: int) -> None:
+    if axes(op, "target", target, "N") != (N,):
+        raise ValueError(f"{op}: target must have shape ({N},), a class for each row, got {target.shape}")
+    require_integers(op, "target", target, 0, K)
 
 
 def cost(kernel: str, N: int, K: int, itemsize: int = 4) -> tuple[int, int]:

@@ -23,14 +23,25 @@ twice each, one write) + 2 with a ReLU and an addend. All are bound by memory.
 from __future__ import annotations
 
 from minires_kernels.arrays import Array
+from minires_kernels.fit import IMAGES, axes, require
 from minires_kernels.registry import select
 
 FAMILY = "normalization"
-KERNELS = ("batch_statistics", "normalize", "batch_norm_backward", "normalize_backward")
+KERNELS = {
+    "batch_statistics": ("mean c", "variance c"),
+    "normalize": ("y n c h w",),
+    "batch_norm_backward": ("grad_x n c h w", "grad_weight c", "grad_bias c", "grad_addend n c h w"),
+    "normalize_backward": ("grad_x n c h w", "grad_weight c", "grad_bias c", "grad_addend n c h w"),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def batch_statistics(x: Array) -> tuple[Array, Array]:
     """Mean and biased variance of each channel of ``x`` (N, C, H, W): two arrays (C,). N H W must not be 0."""
+    N, _, H, W = shape = axes("batch_statistics", "x", x, IMAGES)
+    require("batch_statistics", x=(x, shape))
+    if N * H * W == 0:
+        raise ValueError(f"batch_statistics: nothing has a mean; x {shape} has no number in a channel")
     return select(FAMILY, "batch_statistics", x)(x)  # type: ignore[no-any-return]
 
 
@@ -43,7 +54,15 @@ def normalize(
     addend: Array | None = None,
     relu: bool = False,
 ) -> Array:
-    """``(x - mean) * inverse_std * weight + bias``, plus ``addend`` if given, through ReLU if asked: (N, C, H, W)."""
+    """``(x - mean) * inverse_std * weight + bias``, plus ``addend`` if given, through ReLU if asked: (N, C, H, W).
+
+    Raises ValueError for shapes that don't fit, TypeError for mixed dtypes.
+    """
+    shape = axes("normalize", "x", x, IMAGES)
+    C = shape[1:2]
+    others = {} if addend is None else {"addend": (addend, shape)}
+    require("normalize", x=(x, shape), mean=(mean, C), inverse_std=(inverse_std, C), weight=(weight, C), bias=(bias, C),
+            **others)  # fmt: skip
     kernel = select(FAMILY, "normalize", x, mean, inverse_std, weight, bias, addend, relu)
     return kernel(x, mean, inverse_std, weight, bias, addend, relu)
 
@@ -63,7 +82,9 @@ def batch_norm_backward(
     ``output``: what ``normalize`` returned when it ended in a ReLU, else None. grad_addend is the gated grad_output
     when ``needs_grad_addend``, else None; without a ReLU it is grad_output itself. ``bias``: normalize's, to be given
     only if there was no addend: the ReLU's gate can then be computed from x, which is at hand, and need not be read.
+    Raises ValueError for shapes that don't fit, TypeError for mixed dtypes.
     """
+    _check_backward("batch_norm_backward", grad_output, x, mean, inverse_std, weight, output, bias)
     kernel = select(
         FAMILY, "batch_norm_backward", grad_output, x, mean, inverse_std, weight, output, needs_grad_addend, bias
     )
@@ -81,10 +102,30 @@ def normalize_backward(
     bias: Array | None = None,
 ) -> tuple[Array, Array, Array, Array | None]:
     """(grad_x, grad_weight, grad_bias, grad_addend) of ``normalize`` with constant statistics (evaluation)."""
+    _check_backward("normalize_backward", grad_output, x, mean, inverse_std, weight, output, bias)
     kernel = select(
         FAMILY, "normalize_backward", grad_output, x, mean, inverse_std, weight, output, needs_grad_addend, bias
     )
     return kernel(grad_output, x, mean, inverse_std, weight, output, needs_grad_addend, bias)  # type: ignore[no-any-return]
+
+
+def _check_backward(
+    op: str,
+    grad_output: Array,
+    x: Array,
+    mean: Array,
+    inverse_std: Array,
+    weight: Array,
+    output: Array | None,
+    bias: Array | None,
+) -> None:
+    shape = axes(op, "x", x, IMAGES)
+    C = shape[1:2]
+    others = {} if output is None else {"output": (output, shape)}
+    if bias is not None:
+        others["bias"] = bias, C
+    require(op, grad_output=(grad_output, shape), x=(x, shape), mean=(mean, C), inverse_std=(inverse_std, C),
+            weight=(weight, C), **others)  # fmt: skip
 
 
 def cost(

@@ -16,11 +16,16 @@ col2im reads N K L, writes N C H W, and adds N K L times.
 from __future__ import annotations
 
 from minires_kernels.arrays import Array
+from minires_kernels.fit import IMAGES, axes, image_shape, require
 from minires_kernels.registry import select
 from minires_kernels.window import Window
 
 FAMILY = "patches"
-KERNELS = ("im2col", "col2im")
+KERNELS = {
+    "im2col": ("columns n k l",),
+    "col2im": ("image n c h w",),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def im2col(x: Array, window: Window) -> Array:
@@ -28,11 +33,18 @@ def im2col(x: Array, window: Window) -> Array:
 
     Raises ValueError when the padded image is smaller than the window.
     """
+    require("im2col", x=(x, axes("im2col", "x", x, IMAGES)))
     return select(FAMILY, "im2col", x, window)(x, window)
 
 
 def col2im(columns: Array, shape: tuple[int, int, int, int], window: Window) -> Array:
-    """The adjoint of im2col: ``columns`` (N, C * KH * KW, OH * OW) summed back into an image (N, C, H, W)."""
+    """The adjoint of im2col: ``columns`` (N, C * KH * KW, OH * OW) summed back into an image (N, C, H, W).
+
+    Raises ValueError when the columns aren't those of an image of ``shape``.
+    """
+    N, C, H, W = shape = image_shape("col2im", shape)
+    (KH, KW), (OH, OW) = window.size, window.output_size(H, W, op="col2im")
+    require("col2im", columns=(columns, (N, C * KH * KW, OH * OW)))
     return select(FAMILY, "col2im", columns, shape, window)(columns, shape, window)
 
 

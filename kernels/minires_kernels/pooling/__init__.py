@@ -16,25 +16,54 @@ Cost: N C OH OW KH KW comparisons or additions; forward reads x and writes y, ba
 from __future__ import annotations
 
 from minires_kernels.arrays import Array
+from minires_kernels.fit import IMAGES, axes, image_shape, require
 from minires_kernels.registry import select
 from minires_kernels.window import Window
 
 FAMILY = "pooling"
-KERNELS = ("max_pool", "max_pool_backward", "avg_pool", "avg_pool_backward")
+KERNELS = {
+    "max_pool": ("y n c oh ow", "argmax n c oh ow"),
+    "max_pool_backward": ("grad_x n c h w",),
+    "avg_pool": ("y n c oh ow",),
+    "avg_pool_backward": ("grad_x n c h w",),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def max_pool(x: Array, window: Window, ceil_mode: bool = False) -> tuple[Array, Array]:
-    """(y, argmax), both (N, C, OH, OW): the largest number of each window of ``x`` (N, C, H, W) and where it was."""
+    """(y, argmax), both (N, C, OH, OW): the largest number of each window of ``x`` (N, C, H, W) and where it was.
+
+    Raises ValueError when the window doesn't fit into the padded image, or the image has more pixels than int32 counts.
+    """
+    shape = axes("max_pool", "x", x, IMAGES)
+    require("max_pool", x=(x, shape))
+    if shape[2] * shape[3] >= 1 << 31:
+        raise ValueError(f"max_pool: an image of x {shape} has 2^31 pixels or more, but places in it are int32")
     return select(FAMILY, "max_pool", x, window, ceil_mode)(x, window, ceil_mode)  # type: ignore[no-any-return]
 
 
 def max_pool_backward(grad_output: Array, argmax: Array, x_shape: tuple[int, int, int, int]) -> Array:
-    """``grad_output`` (N, C, OH, OW) added to the pixels that ``argmax`` names, in an array of ``x_shape``."""
+    """``grad_output`` (N, C, OH, OW) added to the pixels that ``argmax`` names, in an array of ``x_shape``.
+
+    Raises ValueError when the shapes don't fit each other, or argmax (int32, as ``max_pool`` gives it) names a pixel
+    that isn't there.
+    """
+    N, C, _, _ = x_shape = image_shape("max_pool_backward", x_shape)
+    shape = axes("max_pool_backward", "grad_output", grad_output, IMAGES)
+    require("max_pool_backward", grad_output=(grad_output, (N, C, *shape[2:])))
+    if axes("max_pool_backward", "argmax", argmax, IMAGES) != shape or argmax.dtype != "int32":
+        raise ValueError(f"max_pool_backward: argmax must be int32 and like grad_output, {shape}, got {argmax.shape} "
+                         f"{argmax.dtype}; pass what max_pool returned")  # fmt: skip
     return select(FAMILY, "max_pool_backward", grad_output, argmax, x_shape)(grad_output, argmax, x_shape)
 
 
 def avg_pool(x: Array, window: Window, ceil_mode: bool = False, count_include_pad: bool = True) -> Array:
-    """The mean of each window of ``x`` (N, C, H, W): (N, C, OH, OW). The window's dilation is 1."""
+    """The mean of each window of ``x`` (N, C, H, W): (N, C, OH, OW). The window's dilation is 1.
+
+    Raises ValueError for another dilation, and when the window doesn't fit into the padded image.
+    """
+    require("avg_pool", x=(x, axes("avg_pool", "x", x, IMAGES)))
+    _check_dilation("avg_pool", window)
     return select(FAMILY, "avg_pool", x, window, ceil_mode, count_include_pad)(x, window, ceil_mode, count_include_pad)
 
 
@@ -45,9 +74,21 @@ def avg_pool_backward(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Array:
-    """The adjoint of ``avg_pool``: each ``grad_output`` (N, C, OH, OW) shared equally among the taps of its window."""
+    """The adjoint of ``avg_pool``: each ``grad_output`` (N, C, OH, OW) shared equally among the taps of its window.
+
+    Raises ValueError for a grad_output that isn't of ``avg_pool``'s shape for an image of ``x_shape``.
+    """
+    N, C, H, W = x_shape = image_shape("avg_pool_backward", x_shape)
+    output = window.output_size(H, W, ceil_mode=ceil_mode, op="avg_pool_backward")
+    require("avg_pool_backward", grad_output=(grad_output, (N, C, *output)))
+    _check_dilation("avg_pool_backward", window)
     kernel = select(FAMILY, "avg_pool_backward", grad_output, x_shape, window, ceil_mode, count_include_pad)
     return kernel(grad_output, x_shape, window, ceil_mode, count_include_pad)
+
+
+def _check_dilation(op: str, window: Window) -> None:
+    if window.dilation != (1, 1):
+        raise ValueError(f"{op}: the window's dilation must be 1, got {window.dilation}")
 
 
 def cost(

@@ -24,6 +24,7 @@ from minires_kernels.arena import empty_channels_last
 from minires_kernels.arrays import Array, channels_last
 from minires_kernels.flat import SERIAL, THREADED, flat, vector_of
 from minires_kernels.jit import njit
+from minires_kernels.pooling._places import require_places
 from minires_kernels.pooling._vectors import store_places, where_beats
 from minires_kernels.simd import broadcast, for_each, load_part, store_part, zero
 from minires_kernels.window import Pair, Window
@@ -50,7 +51,10 @@ def max_pool_backward(grad_output: Array, argmax: Array, x_shape: tuple[int, int
     N, C, _, _ = x_shape
     grad_x = empty_channels_last(x_shape, grad_output.dtype)
     block = BLOCK if get_num_threads() > N // 4 else C
-    scatter(flat(channels_last(grad_output)), flat(channels_last(argmax)), flat(grad_x), N, C, block)
+    astray = np.zeros(1, np.int64)
+    scatter(flat(channels_last(grad_output)), flat(channels_last(argmax)), flat(grad_x), N, C, block, astray)
+    if astray[0]:
+        require_places(argmax, x_shape)
     return grad_x
 
 
@@ -148,10 +152,13 @@ def largest(
 
 
 @njit(**SERIAL)
-def scatter_piece(grad: Array, argmax: Array, grad_x: Array, N: int, C: int, block: int, piece: int) -> None:
+def scatter_piece(
+    grad: Array, argmax: Array, grad_x: Array, N: int, C: int, block: int, astray: Array, piece: int
+) -> None:
     """A block of channels of one image of grad_x: zeros, and each gradient added where its maximum was.
 
-    Unsigned indices: Numba would test each signed one for being negative.
+    A place outside the image is left out and noted in ``astray``. Unsigned indices: Numba would test each signed one
+    for being negative; and as an unsigned number, a negative place is larger than any image.
     """
     blocks = -(-C // block)
     n, first = piece // blocks, piece % blocks * block
@@ -162,14 +169,16 @@ def scatter_piece(grad: Array, argmax: Array, grad_x: Array, N: int, C: int, blo
     for window in range(n * outputs, (n + 1) * outputs):
         for c in range(first, beyond):
             k = np.uintp(window * C + c)
-            if argmax[k] >= 0:
+            if np.uintp(argmax[k]) < np.uintp(pixels):
                 grad_x[np.uintp((n * pixels + argmax[k]) * C + c)] += grad[k]
+            elif argmax[k] != -1:
+                astray[0] = 1
 
 
 @njit(**THREADED)
-def scatter(grad: Array, argmax: Array, grad_x: Array, N: int, C: int, block: int) -> None:
+def scatter(grad: Array, argmax: Array, grad_x: Array, N: int, C: int, block: int, astray: Array) -> None:
     """grad_x (N, H, W, C) from grad and argmax (N, OH, OW, C), all flat; ``block`` channels to a piece of work."""
-    for_each(scatter_piece, N * -(-C // max(block, 1)), (grad, argmax, grad_x, N, C, block))
+    for_each(scatter_piece, N * -(-C // max(block, 1)), (grad, argmax, grad_x, N, C, block, astray))
 
 
 # --- Average ---------------------------------------------------------------------------------------------------------

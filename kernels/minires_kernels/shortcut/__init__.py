@@ -7,7 +7,7 @@ Contract, for each implementation:
 - ``subsample_and_pad_backward``, its adjoint: grad_x[n, c, h, w] = grad_output[n, c, h / stride, w / stride] where
   stride divides both h and w, else 0; the channels that x doesn't have are dropped.
 - float32 or float64, kept; any strides accepted; a new array returned, channels-last in memory, the layout in which the
-  convolutions around a shortcut work; inputs never written. channels >= C and stride >= 1 have been checked.
+  convolutions around a shortcut work; inputs never written. channels >= C and stride >= 1 are checked here.
 
 Cost: no arithmetic; every number of the result is written, and every one that is kept is read. Bound by memory.
 """
@@ -15,21 +15,46 @@ Cost: no arithmetic; every number of the result is written, and every one that i
 from __future__ import annotations
 
 from minires_kernels.arrays import Array
+from minires_kernels.fit import IMAGES, Shape, axes, image_shape, require
 from minires_kernels.registry import select
 
 FAMILY = "shortcut"
-KERNELS = ("subsample_and_pad", "subsample_and_pad_backward")
+KERNELS = {
+    "subsample_and_pad": ("y n c oh ow",),
+    "subsample_and_pad_backward": ("grad_x n c h w",),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def subsample_and_pad(x: Array, channels: int, stride: int) -> Array:
-    """Every ``stride``-th pixel of ``x`` (N, C, H, W), and zeros up to ``channels`` channels."""
+    """Every ``stride``-th pixel of ``x`` (N, C, H, W), and zeros up to ``channels`` channels.
+
+    Raises ValueError for fewer channels than x has and for strides below 1.
+    """
+    shape = axes("subsample_and_pad", "x", x, IMAGES)
+    require("subsample_and_pad", x=(x, shape))
+    _check("subsample_and_pad", shape, channels, stride)
     return select(FAMILY, "subsample_and_pad", x, channels, stride)(x, channels, stride)
 
 
 def subsample_and_pad_backward(grad_output: Array, x_shape: tuple[int, int, int, int], stride: int) -> Array:
-    """The gradient with respect to x, of ``x_shape`` (N, C, H, W): the pixels put back, zeros between them."""
+    """The gradient with respect to x, of ``x_shape`` (N, C, H, W): the pixels put back, zeros between them.
+
+    Raises ValueError for a grad_output that isn't (N, channels, ceil(H / stride), ceil(W / stride)).
+    """
+    op = "subsample_and_pad_backward"
+    x_shape, channels = image_shape(op, x_shape), axes(op, "grad_output", grad_output, IMAGES)[1]
+    _check(op, x_shape, channels, stride)
+    N, _, H, W = x_shape
+    require(op, grad_output=(grad_output, (N, channels, -(-H // stride), -(-W // stride))))
     kernel = select(FAMILY, "subsample_and_pad_backward", grad_output, x_shape, stride)
     return kernel(grad_output, x_shape, stride)
+
+
+def _check(op: str, x_shape: Shape, channels: int, stride: int) -> None:
+    if channels < x_shape[1] or stride < 1:
+        raise ValueError(f"{op}: channels must be at least those of x, and stride at least 1; got channels = "
+                         f"{channels} and stride = {stride}, x {x_shape}")  # fmt: skip
 
 
 def cost(

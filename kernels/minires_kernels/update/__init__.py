@@ -17,10 +17,14 @@ Cost: 5 numbers moved an element (three reads, two writes); 3 without momentum. 
 from __future__ import annotations
 
 from minires_kernels.arrays import Array
+from minires_kernels.fit import require_alike, require_apart, require_writable
 from minires_kernels.registry import select
 
 FAMILY = "update"
-KERNELS = ("sgd",)
+KERNELS = {
+    "sgd": ("parameter", "velocity"),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def sgd(
@@ -36,9 +40,30 @@ def sgd(
     """One step, in place on ``parameter`` and ``velocity`` (like ``parameter``; None exactly when momentum is 0).
 
     ``grad`` is like ``parameter`` in shape and dtype and isn't written. The hyper-parameters are Python numbers.
+    Raises what :func:`check` raises.
     """
+    check(parameter, grad, velocity, momentum)
     kernel = select(FAMILY, "sgd", parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe)
     kernel(parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe)
+
+
+def check(parameter: Array, grad: Array, velocity: Array | None, momentum: float = 0.0) -> None:
+    """Raise TypeError or ValueError unless :func:`sgd` can write ``parameter`` and ``velocity``; it changes nothing.
+
+    All are of one shape and dtype; what is written isn't read-only, has each element at a place of its own, and shares
+    no memory with the others.
+    """
+    if (velocity is None) != (momentum == 0):
+        given = None if velocity is None else velocity.shape
+        raise ValueError(f"update.sgd: there is a velocity exactly when momentum isn't 0; got {momentum = }, {given}")
+    if velocity is None:
+        require_alike("update.sgd", parameter=parameter, grad=grad)
+        require_writable("update.sgd", parameter=parameter)
+        require_apart("update.sgd", parameter=parameter, grad=grad)
+    else:
+        require_alike("update.sgd", parameter=parameter, grad=grad, velocity=velocity)
+        require_writable("update.sgd", parameter=parameter, velocity=velocity)
+        require_apart("update.sgd", parameter=parameter, grad=grad, velocity=velocity)
 
 
 def cost(size: int, momentum: bool = True, itemsize: int = 4) -> tuple[int, int]:
