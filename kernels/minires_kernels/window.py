@@ -33,15 +33,17 @@ PixelIndex: TypeAlias = tuple[EllipsisType, slice, slice]
 def as_pair(value: int | Sequence[int], name: str, *, least: int, op: str = "Window") -> Pair:
     """``value`` as (vertical, horizontal): an int counts for both.
 
-    Raises TypeError when it isn't one or two integers, ValueError when one of them is below ``least``;
-    both name ``op`` and ``name``.
+    Raises TypeError when it isn't one or two integers, ValueError when one of them is below ``least`` or above
+    ``LONGEST``; both name ``op`` and ``name``.
     """
-    items = tuple(value) if isinstance(value, Sequence) else (value, value)
+    items = tuple(value) if isinstance(value, Sequence) and not isinstance(value, bytes) else (value, value)
     if len(items) != 2 or not all(is_integer(item) for item in items):
-        raise TypeError(f"{op}: {name} must be an integer or a pair of integers, got {value!r}")
+        raise TypeError(f"{op}: {name} must be an integer or a pair of integers, got {shown(value)}")
     vertical, horizontal = int(items[0]), int(items[1])
     if min(vertical, horizontal) < least:
-        raise ValueError(f"{op}: {name} must be at least {least}, got {value!r}")
+        raise ValueError(f"{op}: {name} must be at least {least}, got {shown(value)}")
+    if max(vertical, horizontal) > LONGEST:
+        raise ValueError(f"{op}: {name} must be at most {LONGEST}, got {shown(value)}")
     return vertical, horizontal
 
 
