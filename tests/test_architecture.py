@@ -24,7 +24,7 @@ ORDER = (
     ("minires_kernels.arrays",),
     ("minires_kernels.window",),
     ("minires_kernels.fit",),
-    ("minires_kernels.environment",),
+    ("minires_kernels.environment", "minires_kernels.scope"),
     ("minires_kernels.registry", "minires_kernels.jit"),
     ("minires_kernels",),
     # what implementations are built with

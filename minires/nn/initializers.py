@@ -33,8 +33,7 @@ def he_normal(shape: Sequence[int], *, rng: np.random.Generator, fan: Fan = "fan
 
 def he_uniform(shape: Sequence[int], *, rng: np.random.Generator, fan: Fan = "fan_in") -> Floats:
     """U(-b, b) with b = sqrt(6 / fan), float32: the same variance 2 / fan as :func:`he_normal`."""
-    bound = np.sqrt(6 / _chosen(shape, fan))
-    return rng.uniform(-bound, bound, tuple(shape)).astype(np.float32)
+    return _uniform(6 / _chosen(shape, fan), shape, rng)
 
 
 def xavier_normal(shape: Sequence[int], *, rng: np.random.Generator) -> Floats:
@@ -44,13 +43,26 @@ def xavier_normal(shape: Sequence[int], *, rng: np.random.Generator) -> Floats:
 
 def xavier_uniform(shape: Sequence[int], *, rng: np.random.Generator) -> Floats:
     """U(-b, b) with b = sqrt(6 / (fan_in + fan_out)), float32 (Glorot and Bengio 2010, eq. 16)."""
-    bound = np.sqrt(6 / sum(fans(shape)))
-    return rng.uniform(-bound, bound, tuple(shape)).astype(np.float32)
+    return _uniform(6 / sum(fans(shape)), shape, rng)
 
 
 def _normal(variance: float, shape: Sequence[int], rng: np.random.Generator) -> Floats:
-    draws: Floats = (rng.standard_normal(tuple(shape)) * np.sqrt(variance)).astype(np.float32)
+    draws: Floats = (_generator(rng).standard_normal(tuple(shape)) * np.sqrt(variance)).astype(np.float32)
     return draws
+
+
+def _uniform(squared_bound: float, shape: Sequence[int], rng: np.random.Generator) -> Floats:
+    bound = np.sqrt(squared_bound)
+    return _generator(rng).uniform(-bound, bound, tuple(shape)).astype(np.float32)
+
+
+def _generator(rng: object) -> np.random.Generator:
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"initializers: rng must be a numpy.random.Generator, got {type(rng).__name__}; "
+            "numpy.random.default_rng(seed) makes one"
+        )
+    return rng
 
 
 def _chosen(shape: Sequence[int], fan: Fan) -> int:

@@ -99,6 +99,13 @@ def test_he_keeps_the_signal_through_relu_layers_and_xavier_halves_it():
     assert 0.3 < signal[init.xavier_normal] * 2**20 < 3
 
 
+@pytest.mark.parametrize("draw", [init.he_normal, init.he_uniform, init.xavier_normal, init.xavier_uniform])
+@pytest.mark.parametrize("rng", [0, None, np.random])
+def test_a_seed_is_no_generator(draw, rng):
+    with pytest.raises(TypeError, match=r"initializers: rng must be a numpy\.random\.Generator, got .*; .*makes one"):
+        draw((3, 3), rng=rng)
+
+
 def test_refuses():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="initializers: fan must be 'fan_in' or 'fan_out', got 'both'"):

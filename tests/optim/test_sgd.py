@@ -211,6 +211,8 @@ def test_state_dict_holds_copies():
             r"velocity 0 is \(3,\) float64, its parameter \(3,\) float32",
         ),
         (lambda s: s["groups"][0].update(rate=1.0), "a group of the state has .*, rate; of this optimizer lr, "),
+        (lambda s: s["groups"][1].update(lr=np.nan), "lr must be a finite number of at least 0, got nan"),
+        (lambda s: s.pop("velocities"), "a state has velocities, groups and form, .*; got groups, form"),
         (lambda s: s.update(form="caffe"), "the state is of form 'caffe', this optimizer 'torch'"),
     ],
 )
@@ -229,6 +231,29 @@ def test_a_state_that_does_not_fit_is_refused_before_anything_changes(change, me
 
 
 # ---- manners and errors --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "value"), [("lr", np.nan), ("momentum", None), ("weight_decay", "0.1")])
+def test_a_setting_that_was_changed_by_hand_is_checked_before_anything_moves(name, value):
+    first, second = Parameter([1.0]), Parameter([1.0])
+    optimizer = SGD([{"parameters": [first]}, {"parameters": [second], name: 0.5}], lr=0.1)
+    first.grad = second.grad = np.ones(1, np.float32)
+    optimizer.groups[0][name] = value
+    with pytest.raises((TypeError, ValueError), match=f"SGD: {name} must be a"):
+        optimizer.step()
+    assert first.data == second.data == 1
+
+
+def test_a_frozen_parameter_stays():
+    net = nn.Sequential(nn.Linear(2, 3, rng=np.random.default_rng(0)), nn.Linear(3, 1, rng=np.random.default_rng(1)))
+    for parameter in net[0].parameters():
+        parameter.requires_grad = False
+    optimizer = SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    before = net.state_dict()
+    net(Tensor(np.ones((1, 2), np.float32))).sum().backward()
+    optimizer.step()
+    after = net.state_dict()
+    assert [np.array_equal(before[name], after[name]) for name in before] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -254,13 +279,17 @@ def test_hyper_parameters_from_numpy_do_not_widen_anything(name, form):
         (
             lambda p: SGD([p], lr=-0.1),
             ValueError,
-            "lr, momentum and weight_decay must not be negative, got -0.1, 0.0, 0.0",
+            "lr must be a finite number of at least 0, got -0.1",
         ),
-        (lambda p: SGD([p], lr=0.1, momentum=-0.9), ValueError, "lr, momentum and weight_decay must not be negative"),
+        (
+            lambda p: SGD([p], lr=0.1, momentum=-0.9),
+            ValueError,
+            "momentum must be a finite number of at least 0",
+        ),
         (
             lambda p: SGD([p], lr=0.1, weight_decay=-1.0),
             ValueError,
-            "lr, momentum and weight_decay must not be negative",
+            "weight_decay must be a finite number of at least 0, got -1.0",
         ),
         (lambda p: SGD([p], lr=0.1, nesterov=True), ValueError, "nesterov needs momentum > 0"),
         (lambda p: SGD([p], lr=0.1, form="adam"), ValueError, "form must be 'torch' or 'caffe', got 'adam'"),
@@ -279,7 +308,25 @@ def test_hyper_parameters_from_numpy_do_not_widen_anything(name, form):
         (
             lambda p: SGD([{"parameters": [p], "lr": -1.0}], lr=0.1),
             ValueError,
-            "lr, momentum and weight_decay must not be negative, got -1.0",
+            "lr must be a finite number of at least 0, got -1.0",
+        ),
+        (lambda p: SGD([p], lr=np.nan), ValueError, "lr must be a finite number of at least 0, got nan"),
+        (lambda p: SGD([p], lr=np.inf), ValueError, "lr must be a finite number of at least 0, got inf"),
+        (lambda p: SGD([p], lr=None), TypeError, "lr must be a number, got None"),
+        (lambda p: SGD([p], lr=Tensor(0.1)), TypeError, r"lr must be a number, got a Tensor .*; use \.item\(\)"),
+        (lambda p: SGD([p], lr=np.array([0.1])), TypeError, r"lr must be a number, got array\(\[0\.1\]\)"),
+        (lambda p: SGD([p], lr="0.1"), TypeError, "lr must be a number, got '0.1'"),
+        (lambda p: SGD([p], lr=0.1, momentum=None), TypeError, "momentum must be a number, got None"),
+        (lambda p: SGD([p], lr=0.1, momentum=True), TypeError, "momentum must be a number, got True"),
+        (lambda p: SGD([p], lr=0.1, nesterov=0.9), TypeError, "nesterov must be True or False, got 0.9"),
+        (lambda p: SGD(p, lr=0.1), TypeError, "expected Parameters or groups of them, got Parameter; pass a list"),
+        (lambda p: SGD(nn.Identity(), lr=0.1), TypeError, "expected Parameters or groups of them, got Identity; pass"),
+        (lambda p: SGD([{"parameters": p}], lr=0.1), TypeError, r"a group's parameters are a list, got Parameter; wri"),
+        (lambda p: SGD([{"parameters": [p]}, p], lr=0.1), TypeError, "expected groups, which are dictionaries, got P"),
+        (
+            lambda p: SGD([{"params": [p]}], lr=0.1),
+            ValueError,
+            "a group has 'parameters' and any of .*, got params; PyTorch's 'params' is called 'parameters' here",
         ),
     ],
 )
@@ -398,5 +445,11 @@ def test_a_parameter_in_another_order_of_memory_keeps_its_velocity():
 def test_parameters_may_come_from_an_iterator():
     layer = nn.Linear(2, 3, rng=np.random.default_rng(0))
     assert SGD(layer.parameters(), lr=0.1).groups[0]["parameters"] == [layer.weight, layer.bias]
+    once = layer.parameters()
+    SGD(once, lr=0.1)
+    with pytest.raises(ValueError, match=r"SGD: got no parameters; .*\(a generator gives them once: call it anew\)"):
+        SGD(once, lr=0.1)
+    with pytest.raises(ValueError, match="SGD: a group's parameters come from a generator that gives none"):
+        SGD([{"parameters": layer.parameters()}, {"parameters": once}], lr=0.1)
     chained = itertools.chain(layer.parameters(), [Parameter([1.0])])
     assert len(SGD(chained, lr=0.1).groups[0]["parameters"]) == 3
