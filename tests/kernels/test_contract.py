@@ -133,6 +133,24 @@ def test_accepts_any_strides(implementation, case, layout):
     assert_near(results, case.expected("float32"), tolerance(case, implementation, "float32"))
 
 
+def in_records(x):
+    """x as a field of records whose other field takes one byte: neither aligned nor contiguous."""
+    records = np.zeros(x.shape, [("mark", np.int8), ("x", x.dtype)])
+    records["x"] = x
+    return records["x"]
+
+
+@every_kernel
+def test_accepts_arrays_that_are_not_aligned(family, implementation, kernel):
+    case = CASES[family, kernel][1]
+    arguments = [
+        in_records(argument) if isinstance(argument, np.ndarray) and argument.ndim else argument
+        for argument in case.arguments("float32")
+    ]
+    results = run(case, implementation, frozen(arguments))
+    assert_near(results, case.expected("float32"), tolerance(case, implementation, "float32"))
+
+
 @pytest.mark.parametrize(
     ("implementation", "case"), [call for call in CALLS if call[1].family != "update"], ids=identify
 )  # update's results are its arguments
