@@ -64,6 +64,11 @@ class Layer:
         """Multiplications of Winograd's algorithms over those of the direct sum, for 3x3 windows."""
         return {"winograd2_cpu": 25 / 36} if self.stride == 2 else {"winograd2_cpu": 16 / 36, "winograd4_cpu": 36 / 144}
 
+    def choice(self, kernel: str) -> convolution.Choice:
+        """The algorithm that ``convolution`` tries first for ``kernel`` of this layer, and why."""
+        output = self.N, *self.window.output_size(self.side, self.side)
+        return convolution.first_choice(kernel, "float32", (self.C, self.O), output, self.window, 1)
+
     def __str__(self) -> str:
         stride = f"/{self.stride}" if self.stride > 1 else ""
         return f"{self.net} {self.size}x{self.size}{stride} {self.C}->{self.O} @{self.side} N={self.N}"

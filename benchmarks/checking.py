@@ -5,11 +5,12 @@ same planted mistakes, in the hands of the checkers of other libraries, as far a
 convolution, a ResNet-20, and ``blame`` on a 110-layer net in units of its training step. ``suite``, only when it is
 asked for: the planted mistakes in the hands of this repository's own tests; it runs all of them, on pytest-xdist.
 
-``peers`` and ``suite`` write ``results/checking_*.jsonl``.
+``peers`` and ``suite`` write ``checking_*.jsonl``.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import sys
@@ -21,7 +22,7 @@ import numpy as np
 
 import minires
 from benchmarks.report import checking_table
-from benchmarks.results import write
+from benchmarks.results import add_record_option, write
 from minires import Tensor, functional, models
 from minires.checking import blame, check_float32
 from minires.checking.cases import Case
@@ -178,7 +179,7 @@ PEERS: dict[str, tuple[str, Callable[[Case], bool]]] = {
 }
 
 
-def peers() -> int:
+def peers(record: bool) -> int:
     """Print and write who notices how many of the planted mistakes."""
     checkers = dict(CHECKERS)
     rows: list[dict[str, Any]] = []
@@ -197,7 +198,7 @@ def peers() -> int:
         except Exception as error:
             rows.append({"candidate": name, "missing": f"has no score: {error}"})
     print("\n".join(checking_table(rows)))
-    print(write("checking_peers", rows, cores()))
+    print(write("checking_peers", rows, cores(), record=record))
     return 0
 
 
@@ -209,15 +210,15 @@ SUITE = ("tests", "--ignore=tests/checking", "-m", "not witness and not gpu", "-
 """All tests but those of the checker: they are made of the mistakes, and would prove nothing but themselves."""
 
 
-def suite() -> int:
+def suite(record: bool) -> int:
     """Print and write which planted mistakes our own tests notice; returns how many they don't."""
     result = score_suite(SUITE)
     print(result)
-    print(write("checking_suite", [_row("MiniRes's own tests", result)], cores()))
+    print(write("checking_suite", [_row("MiniRes's own tests", result)], cores(), record=record))
     return len(result.survived)
 
 
-def times() -> int:
+def times(_: bool) -> int:
     """Print the times, best of several."""
 
     def best(run: Callable[[], Any], repeats: int) -> float:
@@ -250,7 +251,21 @@ def times() -> int:
     return 0
 
 
+COMMANDS: dict[str, Callable[[bool], int]] = {"cases": cases, "peers": peers, "times": times, "suite": suite}
+
+
+def main() -> None:
+    """Parse, run, exit with what failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("commands", nargs="*", metavar="COMMAND",
+                        help=f"any of {', '.join(COMMANDS)}; default: all but suite")  # fmt: skip
+    add_record_option(parser)
+    options = parser.parse_args()
+    for name in options.commands:
+        if name not in COMMANDS:
+            parser.error(f"there is no {name!r}; there are: {', '.join(COMMANDS)}")
+    sys.exit(max(COMMANDS[name](options.record) for name in options.commands or ["cases", "peers", "times"]))
+
+
 if __name__ == "__main__":
-    commands = {"cases": cases, "peers": peers, "times": times, "suite": suite}
-    chosen = sys.argv[1:] or ["cases", "peers", "times"]
-    sys.exit(max(commands[name]() for name in chosen))
+    main()

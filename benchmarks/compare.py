@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,10 +56,12 @@ def _identity(row: dict[str, Any]) -> str:
 
 def main() -> None:
     """``python -m benchmarks.compare OLD NEW``: print the verdicts; exit 1 when something is SLOWER, 2 on a refusal."""
-    if len(sys.argv) != 3:
-        sys.exit("usage: python -m benchmarks.compare OLD.jsonl NEW.jsonl")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("old", metavar="OLD", help="a result file, such as benchmarks/results/kernels.jsonl")
+    parser.add_argument("new", metavar="NEW", help="a later one, such as runs/benchmarks/kernels.jsonl")
+    options = parser.parse_args()
     try:
-        verdicts = compare(sys.argv[1], sys.argv[2])
+        verdicts = compare(options.old, options.new)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -20,11 +20,10 @@ from typing import Any
 
 import numba
 import numpy as np
-import torch
 
 import minires
-from benchmarks.results import write
-from benchmarks.torch_nets import mirror
+from benchmarks import pytorch
+from benchmarks.results import add_record_option, write
 from minires import data, functional, models, optim
 
 SETTINGS: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
@@ -34,19 +33,22 @@ YARDSTICK = "torch NCHW"
 
 
 def main() -> None:
-    """Parse, train, print, write ``results/convergence.jsonl``."""
+    """Parse, train, print, write ``convergence.jsonl``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", help="folder that holds cifar-10-batches-bin; without it only the digits are trained")
     parser.add_argument("--epochs", type=int, default=3, help="for the digits")
     parser.add_argument("--threads", type=int, default=numba.config.NUMBA_DEFAULT_NUM_THREADS)
+    add_record_option(parser)
     options = parser.parse_args()
+    if options.record and not options.root:
+        parser.error("--record replaces the results of both data sets: give --root too")
     numba.set_num_threads(options.threads)
-    torch.set_num_threads(options.threads)
+    pytorch.require("convergence", options.threads)
     digits = {"widths": (8, 16, 32), "in_channels": 1}
     rows = measure("digits", data.load("digits"), digits, 100, options.epochs, seeds=5)
     if options.root:
         rows += measure("cifar10", data.load("cifar10", options.root), {}, 128, 1, seeds=1)
-    print(write("convergence", rows, options.threads))
+    print(write("convergence", rows, options.threads, record=options.record))
 
 
 def measure(
@@ -118,16 +120,22 @@ def train(net: minires.nn.Module, batches: Iterable[tuple[Any, Any]], test: data
 
 
 def train_torch(
-    net: minires.nn.Module, batches: Iterable[tuple[Any, Any]], test: data.Split, *, layout: torch.memory_format
+    net: minires.nn.Module, batches: Iterable[tuple[Any, Any]], test: data.Split, *, layout: str
 ) -> tuple[list[float], float]:
     """The same with PyTorch, its images in ``layout``."""
-    twin = mirror(net).to(memory_format=layout)  # type: ignore[call-overload]
+    import torch
+
+    from benchmarks.torch_nets import mirror
+
+    memory_format = getattr(torch, layout)
+    twin = mirror(net).to(memory_format=memory_format)
     optimizer = torch.optim.SGD(twin.parameters(), **SETTINGS)
     cross_entropy = torch.nn.functional.cross_entropy
     losses = []
     for images, labels in batches:
         optimizer.zero_grad()
-        loss = cross_entropy(twin(torch.from_numpy(images).contiguous(memory_format=layout)), torch.from_numpy(labels))
+        x = torch.from_numpy(images).contiguous(memory_format=memory_format)
+        loss = cross_entropy(twin(x), torch.from_numpy(labels))
         loss.backward()
         optimizer.step()
         losses.append(float(loss.item()))
@@ -142,8 +150,8 @@ def train_torch(
 
 CANDIDATES: dict[str, Callable[..., tuple[list[float], float]]] = {
     "minires": train,
-    YARDSTICK: lambda *work: train_torch(*work, layout=torch.contiguous_format),
-    "torch channels-last": lambda *work: train_torch(*work, layout=torch.channels_last),
+    YARDSTICK: lambda *work: train_torch(*work, layout="contiguous_format"),
+    "torch channels-last": lambda *work: train_torch(*work, layout="channels_last"),
 }
 
 

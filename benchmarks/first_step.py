@@ -3,7 +3,7 @@
 Nothing is imported before the clock starts but what Python itself needs.
 """
 
-import sys
+import argparse
 import time
 
 BATCH = 128
@@ -78,4 +78,6 @@ WORK = {
 }
 
 if __name__ == "__main__":
-    print(WORK[sys.argv[1]]())
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("work", choices=WORK)
+    print(WORK[parser.parse_args().work]())

@@ -14,11 +14,10 @@ from typing import Any
 
 import numba
 import numpy as np
-import torch
 
 import minires
-from benchmarks.results import write
-from benchmarks.torch_nets import mirror
+from benchmarks import pytorch
+from benchmarks.results import add_record_option, write
 from minires import functional, models
 from minires.nn import Module
 
@@ -29,16 +28,19 @@ Array = np.ndarray[Any, Any]
 
 
 def main() -> None:
-    """Parse, compare, print, write ``results/gradients.jsonl``."""
+    """Parse, compare, print, write ``gradients.jsonl``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("nets", nargs="*", metavar="NET", help=f"any of {', '.join(WORK)}; default: all")
     parser.add_argument("--seeds", type=int, default=24)
     parser.add_argument("--threads", type=int, default=numba.config.NUMBA_DEFAULT_NUM_THREADS)
+    add_record_option(parser)
     options = parser.parse_args()
+    if options.record and options.nets:
+        parser.error("--record replaces the results of all nets: name none")
     for net in options.nets:
         if net not in WORK:
             parser.error(f"no gradients of {net!r} are compared here; there are: {', '.join(WORK)}")
-    torch.set_num_threads(options.threads)
+    pytorch.require("gradients", options.threads)
     numba.set_num_threads(options.threads)
     rows = []
     for name in options.nets or WORK:
@@ -50,7 +52,7 @@ def main() -> None:
             median, mean = statistics.median(values), statistics.fmean(values)
             print(f"{name:18} {candidate:20} median {median:.1e}  mean {mean:.1e}  of {options.seeds} seeds")
             rows.append({"case": name, "candidate": candidate, "median": median, "mean": mean, "errors": values})
-    print(write("gradients", rows, options.threads))
+    print(write("gradients", rows, options.threads, record=options.record))
 
 
 def compare(name: str, batch: int, seed: int) -> dict[str, float]:
@@ -58,11 +60,11 @@ def compare(name: str, batch: int, seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     net = models.create(name, rng=rng)
     images, labels = rng.standard_normal((batch, 3, 32, 32), np.float32), rng.integers(0, 10, batch)
-    exact = torch_gradients(net, images, labels, dtype=torch.float64)
+    exact = torch_gradients(net, images, labels, dtype="float64")
     found = {
         "minires": our_gradients(net, images, labels),
         "torch NCHW": torch_gradients(net, images, labels),
-        "torch channels-last": torch_gradients(net, images, labels, layout=torch.channels_last),
+        "torch channels-last": torch_gradients(net, images, labels, layout="channels_last"),
     }
     return {
         candidate: float(np.linalg.norm(gradient - exact) / np.linalg.norm(exact))
@@ -78,11 +80,15 @@ def our_gradients(net: Module, images: Array, labels: Array) -> Array:
 
 
 def torch_gradients(
-    net: Module, images: Array, labels: Array, *, dtype: Any = torch.float32, layout: Any = torch.contiguous_format
+    net: Module, images: Array, labels: Array, *, dtype: str = "float32", layout: str = "contiguous_format"
 ) -> Array:
     """The same from PyTorch, for a twin of ``net`` in ``dtype`` and memory ``layout``."""
-    twin = mirror(net).to(dtype=dtype, memory_format=layout)  # type: ignore[call-overload]
-    x = torch.from_numpy(images).to(dtype=dtype, memory_format=layout)
+    import torch
+
+    from benchmarks.torch_nets import mirror
+
+    kind: dict[str, Any] = {"dtype": getattr(torch, dtype), "memory_format": getattr(torch, layout)}
+    twin, x = mirror(net).to(**kind), torch.from_numpy(images).to(**kind)
     torch.nn.functional.cross_entropy(twin(x), torch.from_numpy(labels)).backward()
     return np.concatenate([parameter.grad.numpy().ravel() for parameter in twin.parameters()])
 

@@ -21,39 +21,48 @@ from typing import Any
 import numba
 import numpy as np
 
-from benchmarks import roofline
+from benchmarks import pytorch, roofline
 from benchmarks.cases import CASES, Case
-from benchmarks.results import write
+from benchmarks.results import add_record_option, write
 from benchmarks.timing import Times, alternate, retain_pages
-from minires_kernels import available, load
+from minires_kernels import available, implementations, load
+from minires_kernels.differences import difference
+from minires_kernels.registry import lacking
 
 POOL = 3
 """Sets of inputs that the calls go through in turn: caches see changing addresses, as in a training step."""
 PEER = "torch channels-last"
+LIMIT = 1e-3
+"""What is farther from float64, relative to the largest element expected, is wrong, not rounded."""
 ALONE = ("reference", "im2col")
 """NumPy's BLAS leaves threads behind that spin for some 25 ms after each product, where the next candidate wants to run
 (measured: everybody else becomes three times slower): who uses it is timed by itself, when the others are done."""
 
 
 def main() -> None:
-    """Parse, measure, print, write ``results/kernels.jsonl``."""
+    """Parse, measure, print, write ``kernels.jsonl``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"any of {', '.join(CASES)}; default: all")
     parser.add_argument("--threads", type=int, default=numba.config.NUMBA_DEFAULT_NUM_THREADS)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--seconds", type=float, default=10.0, help="time limit of a case")
     parser.add_argument("--match", default="", help="only cases whose name contains this")
+    add_record_option(parser)
     options = parser.parse_args()
     for family in options.families:
         if family not in CASES:
             parser.error(f"there is no benchmark of family {family!r}; there are: {', '.join(CASES)}")
+    if options.record and (options.families or options.match):
+        parser.error("--record replaces the results of all kernels: leave out --match and the families")
     retain_pages()
     numba.set_num_threads(options.threads)
-    torch = _torch(options.threads)
+    torch = pytorch.find(options.threads)
     peaks = roofline.measure(options.threads)
     print(
         f"measured peaks: {peaks.operations / 1e9:.0f} GFLOP/s, {peaks.bytes / 1e9:.1f} GB/s; {options.threads} threads"
     )
+    for family in options.families or CASES:
+        print(*left_out(family), sep="", end="")
     rows, failures = [], []
     for case in (case for family in options.families or CASES for case in CASES[family]()):
         if options.match not in f"{case.kernel} {case.name}":
@@ -71,8 +80,22 @@ def main() -> None:
             continue
         print(*map(line, found), sep="\n")
         rows += found
-    print(write("kernels", rows, options.threads))
+    if options.record and failures:
+        sys.exit("nothing recorded: the results of the cases that failed would be lost")
+    print(write("kernels", rows, options.threads, record=options.record))
     sys.exit(bool(failures))
+
+
+def left_out(family: str) -> Iterator[str]:
+    """A line for each implementation that isn't measured, with the reason."""
+    for name in implementations(family):
+        try:
+            device = getattr(load(family, name), "DEVICE", "cpu")
+        except ImportError as error:
+            yield f"not measured: {error}\n"
+            continue
+        if device not in ("cpu", "any"):
+            yield f"not measured: {family}/{name} is for {device!r}; times are taken on the CPU\n"
 
 
 def measure(
@@ -89,7 +112,7 @@ def measure(
     for name in available(case.family, "cpu"):
         module = load(case.family, name)
         covers = getattr(module, "covers", None)
-        if covers is None or covers(case.kernel, *pool[0]):
+        if case.kernel not in lacking(case.family, name) and (covers is None or covers(case.kernel, *pool[0])):
             kernel = getattr(module, case.kernel)
             calls = itertools.cycle(pool)
             candidates[name] = lambda kernel=kernel, calls=calls: kernel(*next(calls))
@@ -181,7 +204,7 @@ def _checked(
     expected: list[np.ndarray[Any, Any]],
     arguments: tuple[Any, ...] = (),
 ) -> float:
-    """The largest error relative to the largest number expected. Raises RuntimeError above 1e-3, and for NaN.
+    """The largest error relative to the largest number expected. Raises RuntimeError above ``LIMIT``, and for NaN.
 
     The result of a first call is filled with NaN and given up, so that the second one probably gets its memory, be it
     from malloc or from a store of our own; but what belongs to ``arguments`` (a gradient handed on as it came) stays.
@@ -191,13 +214,15 @@ def _checked(
         if array.dtype.kind == "f" and not any(np.may_share_memory(array, other) for other in given):
             array.fill(np.nan)
         del array
-    errors = [
-        np.abs(found - wanted).max() / max(np.abs(wanted).max(), 1e-30)
-        for found, wanted in zip(_arrays(call()), expected, strict=True)
-    ]
+    found, scales = _arrays(call()), [max(np.abs(wanted).max(), 1e-30) for wanted in expected]
+    errors = [np.abs(a - b).max() / scale for a, b, scale in zip(found, expected, scales, strict=True)]
     error = float(np.max(errors))  # not max(): Python's lets a NaN pass
-    if not error < 1e-3:
-        raise RuntimeError(f"{case.family}.{case.kernel} {case.name}: {name} is wrong by {error:.1e}; nothing timed")
+    if not error < LIMIT:
+        names = importlib.import_module(f"minires_kernels.{case.family}").KERNELS[case.kernel]
+        each = zip(found, expected, scales, names[: len(found)], strict=True)
+        where = [text for a, b, scale, results in each if (text := difference(a, b, LIMIT * scale, results))]
+        subject = f"{case.family}.{case.kernel} {case.name}: {name}"
+        raise RuntimeError(f"{subject} is wrong by {error:.1e}; nothing timed; {'; '.join(where)}")
     return error
 
 
@@ -209,16 +234,6 @@ def line(row: dict[str, Any]) -> str:
         f"{row['case']:62} {candidate:20} {row['median_s'] * 1e3:9.3f} ms ±{row['iqr']:4.0%} "
         f"{row['gflops']:7.1f} GFLOP/s {row['gbytes']:6.1f} GB/s {row['share']:4.0%} {versus}  error {row['error']:.0e}"
     )
-
-
-def _torch(threads: int) -> Any:
-    """PyTorch, set to the same number of threads, or None where it isn't installed."""
-    try:
-        import torch
-    except ImportError:
-        return None
-    torch.set_num_threads(threads)
-    return torch
 
 
 if __name__ == "__main__":

@@ -18,16 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results import write
+from benchmarks.results import add_record_option, write
 
 MEBI = 1 << 20
 
 
 def main() -> None:
-    """Run each measurement in a process of its own; print them, write ``results/memory.jsonl``."""
+    """Run each measurement in a process of its own; print them, write ``memory.jsonl``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("measurement", nargs="?", choices=MEASUREMENTS, help="one, in this very process")
     parser.add_argument("--threads", type=int, default=2)
+    add_record_option(parser)
     options = parser.parse_args()
     if options.measurement:
         print(json.dumps(MEASUREMENTS[options.measurement]()))
@@ -45,7 +46,7 @@ def main() -> None:
         over = f"{figures['peak'] / figures['needed'] - 1:+.0%} over what is needed" if figures["needed"] else ""
         print(f"{name:24} peak {figures['peak'] / MEBI:8.1f} MiB   needed {figures['needed'] / MEBI:8.1f} MiB   {over}")
         rows.append({"case": name, "candidate": name.partition("-")[0], **figures})
-    print(write("memory", rows, options.threads))
+    print(write("memory", rows, options.threads, record=options.record))
 
 
 def training_step() -> dict[str, int]:

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 import minires
-from benchmarks.results import write
+from benchmarks.results import add_record_option, write
 from benchmarks.timing import alternate, retain_pages
 from minires import functional
 from minires_kernels import Window, load
@@ -166,12 +166,13 @@ def prepare(batch: int, threads: int) -> tuple[dict[str, Step], dict[str, str]]:
 
 
 def main() -> None:
-    """Parse, check, measure, print, write ``results/peers.jsonl``."""
+    """Parse, check, measure, print, write ``peers.jsonl``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=numba.config.NUMBA_DEFAULT_NUM_THREADS)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--seconds", type=float, default=60.0)
+    add_record_option(parser)
     options = parser.parse_args()
     retain_pages()
     numba.set_num_threads(options.threads)
@@ -192,7 +193,7 @@ def main() -> None:
     for name, reason in missing.items():
         print(f"{name:28} not measured: {reason}")
         rows.append({"case": f"conv 16->16 @32 N={options.batch}", "candidate": name, "missing": reason})
-    print(write("peers", rows, options.threads))
+    print(write("peers", rows, options.threads, record=options.record))
 
 
 if __name__ == "__main__":

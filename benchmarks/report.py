@@ -7,10 +7,12 @@ measured, never stand in one table: each gets its own.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from benchmarks.cases import LAYERS
 from benchmarks.results import FOLDER, read
 
 README = FOLDER.parent.parent / "README.md"
@@ -19,8 +21,9 @@ BEGIN, END = "<!-- benchmarks: begin (python -m benchmarks.report) -->", "<!-- b
 Row = dict[str, Any]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Print the tables, write ``results/report.md``, ``kernels.md`` and the plot, put the tables into the README."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
     text = "\n\n".join("\n".join(part) for title, files, table in SECTIONS for part in section(title, files, table))
     if not text:
         sys.exit("report: there are no results yet; run python -m benchmarks.training_step first")
@@ -116,16 +119,37 @@ def convolution_table(rows: list[Row]) -> list[str]:
         f"PyTorch's time (channels-last) over ours, medians of paired ratios, of the implementation that is taken by "
         f"itself; in parentheses another one where it is over 5 % faster. The least: {least['versus_peer']:.2f}x "
         f"({least['case'].removeprefix('convolution.')}).",
+        *(
+            f"\nWhy {row['candidate']} is taken for {row['case'].removeprefix('convolution.')}, though "
+            f"{better['candidate']} is faster: {_why(row)}."
+            for found in layers.values()
+            for rows in found.values()
+            for row, better in _outrun(rows)
+        ),
     ]
+
+
+def _outrun(rows: list[Row]) -> Iterator[tuple[Row, Row]]:
+    """(what is taken by itself, the fastest), if that one is over 5 % faster."""
+    for taken in (row for row in rows if row["default"]):
+        best = max(rows, key=lambda row: row["versus_peer"])
+        if best["versus_peer"] > 1.05 * taken["versus_peer"]:
+            yield taken, best
+
+
+def _why(row: Row) -> str:
+    """The reason that the contract gives for what it takes."""
+    kernel, _, name = row["case"].removeprefix("convolution.").partition(" ")
+    layer = next((each for each in LAYERS if str(each) == name), None)
+    return layer.choice(kernel).why if layer is not None else "the layer isn't measured any more"
 
 
 def _ratio(rows: list[Row]) -> str:
     taken = next((row for row in rows if row["default"]), None)
     if taken is None:
         return "not needed" if not rows else "not measured"
-    best = max(rows, key=lambda row: row["versus_peer"])
-    better = best["versus_peer"] > 1.05 * taken["versus_peer"]
-    return f"{taken['versus_peer']:.2f}x" + (f" ({best['candidate']} {best['versus_peer']:.2f}x)" if better else "")
+    faster = [f" ({best['candidate']} {best['versus_peer']:.2f}x)" for _, best in _outrun(rows)]
+    return f"{taken['versus_peer']:.2f}x" + "".join(faster)
 
 
 def kernel_table(rows: list[Row]) -> list[str]:

@@ -1,7 +1,12 @@
-"""Result files: JSON Lines, one environment line and one line per measurement."""
+"""Result files: JSON Lines, one environment line and one line per measurement.
+
+What somebody tries goes to ``runs/benchmarks``, which isn't part of the repository. The results that are, and that the
+tables are made of, are replaced only by whoever says ``--record``.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -15,6 +20,7 @@ from benchmarks.timing import RETAINING_MALLOC
 
 SCHEMA = "minires.benchmark/1"
 FOLDER = Path(__file__).parent / "results"
+TRIED = Path(__file__).parents[1] / "runs" / "benchmarks"
 GENERATED = ":(top,exclude)benchmarks/results", ":(top,exclude)README.md"
 
 
@@ -57,10 +63,21 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def write(name: str, rows: Iterable[dict[str, Any]], threads: int) -> Path:
-    """Write ``results/<name>.jsonl``: the environment, then ``rows``. Returns its path."""
-    FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{name}.jsonl"
+def add_record_option(parser: argparse.ArgumentParser) -> None:
+    """``--record``, which :func:`write` obeys."""
+    parser.add_argument(
+        "--record", action="store_true", help="replace the repository's own results, not those in runs/benchmarks"
+    )
+
+
+def write(name: str, rows: Iterable[dict[str, Any]], threads: int, *, record: bool) -> Path:
+    """Write ``<name>.jsonl``, in ``results`` or, unless ``record``, in ``runs/benchmarks``: environment, then ``rows``.
+
+    Returns its path.
+    """
+    folder = FOLDER if record else TRIED
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.jsonl"
     unfinished = path.with_suffix(".unfinished")
     lines = [environment(threads), *({"kind": "measurement", "benchmark": name, **row} for row in rows)]
     unfinished.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import write
+from benchmarks.results import add_record_option, write
 from benchmarks.timing import QUIET, ForeignLoad, Times
 
 STEP = "first step, resnet20 batch 128"
@@ -36,12 +36,13 @@ FRESH = (
 
 
 def main() -> None:
-    """Parse, measure, print, write ``results/startup.jsonl``."""
+    """Parse, measure, print, write ``startup.jsonl``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=5, help="of what needn't compile")
     parser.add_argument("--fresh-rounds", type=int, default=2, help="of what must; torch.compile gets one")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it takes two minutes)")
+    add_record_option(parser)
     options = parser.parse_args()
     left_out = "torch.compile" if options.no_compile else ""
     runs: dict[tuple[str, str], Runs] = {}
@@ -54,7 +55,7 @@ def main() -> None:
                     if candidate != left_out and not once:
                         runs.setdefault((case, candidate), Runs(work, goal)).add(cache, options.threads)
     rows = [row(case, candidate, each) for (case, candidate), each in runs.items()]
-    print(write("startup", rows, options.threads))
+    print(write("startup", rows, options.threads, record=options.record))
 
 
 class Runs:

@@ -19,7 +19,8 @@ import numba
 import numpy as np
 
 import minires
-from benchmarks.results import write
+from benchmarks import pytorch
+from benchmarks.results import add_record_option, write
 from benchmarks.timing import Measurement, Times, alternate, retain_pages
 from minires import functional
 from minires.nn import Module
@@ -34,7 +35,7 @@ OURS = "minires"
 
 
 def main() -> None:
-    """Parse, check, measure, print, write ``results/training_step_<net>.jsonl``."""
+    """Parse, check, measure, print, write ``training_step_<net>.jsonl``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("net", nargs="?", default="resnet20", choices=WORK)
     parser.add_argument("--batch", type=int)
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument(
         "--no-compile", action="store_true", help="leave torch.compile out (it takes a minute to start)"
     )
+    add_record_option(parser)
     options = parser.parse_args()
     retain_pages()
     numba.set_num_threads(options.threads)
@@ -60,7 +62,7 @@ def main() -> None:
     split = alternate({OURS: SplitStep(net, images, labels, parts := [])}, rounds=15, seconds=20)
     rows = report(options.net, batch, measured) + report_split(options.net, batch, parts, split)
     rows += report_overhead(options.net, batch, KernelClock(net, images, labels))
-    print(write(f"training_step_{options.net}", rows, options.threads))
+    print(write(f"training_step_{options.net}", rows, options.threads, record=options.record))
 
 
 def our_step(net: Module, images: Any, labels: Any) -> Callable[[], float]:
@@ -140,13 +142,11 @@ def torch_steps(
     net: Module, images: Any, labels: Any, threads: int, *, compiled: bool
 ) -> dict[str, Callable[[], float]]:
     """The same step in PyTorch, three ways; nothing where PyTorch isn't installed."""
-    try:
-        import torch
-    except ImportError:
+    torch = pytorch.find(threads)
+    if torch is None:
         return {}
     from benchmarks.torch_nets import mirror
 
-    torch.set_num_threads(threads)
     target = torch.from_numpy(labels)
 
     def prepare(channels_last: bool, compile_it: bool) -> Callable[[], float]:
@@ -195,11 +195,8 @@ def check_gradients(net: Module, images: Any, labels: Any, *, limit: int = 16) -
     net.load_state_dict(before)
     error = _distance(single, exact)
     lines = [f"gradients, relative error against float64: minires {error:.1e}"]
-    try:
-        import torch
-    except ImportError:
-        pass
-    else:
+    torch = pytorch.find(numba.get_num_threads())
+    if torch is not None:
         from benchmarks.torch_nets import mirror
 
         twin = mirror(net)

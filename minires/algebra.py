@@ -11,7 +11,7 @@ from typing import Any
 
 from minires.function import Function
 from minires_kernels import activation
-from minires_kernels.arrays import Array, array_module
+from minires_kernels.arrays import Array, array_module, device_of, on_device
 
 Axis = int | tuple[int, ...] | None
 
@@ -360,6 +360,20 @@ class Cast(Function):
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         return (grad_output.astype(self._dtype),)
+
+
+class Transfer(Function):
+    """x in the memory of another device; the gradient comes back."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def forward(self, x: Array) -> Array:
+        self._device = device_of(x)
+        return on_device(x, self.device)
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        return (on_device(grad_output, self._device),)
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class Function:
     """One application of an operation: subclass it, write ``forward`` and ``backward``, call ``minires.tensor.apply``.
 
-    - ``forward(*arrays)`` returns one array. An input that is None (an absent bias) arrives as None.
+    - ``forward(*arrays)`` returns one array. An input that is None (an absent bias) arrives as None. An array of
+      integers or booleans is a result that no gradient flows through.
     - ``backward(grad_output)`` returns a tuple: for each input a gradient of its shape and dtype, or None where
       ``needs_input_grad`` is False (or where no gradient flows).
     - Inputs and gradients are values: neither method writes into an array that it was given.
@@ -78,7 +79,7 @@ class Function:
 
     def where(self) -> str:
         """`` (file:line)`` of the code that applied it, or nothing when it isn't known."""
-        return f" ({self.origin[0]}:{self.origin[1]})" if self.origin else ""
+        return place(self.origin)
 
     def hyper_parameters(self) -> dict[str, Any]:
         """The attributes that describe this application: those set in ``__init__``, not what the engine adds."""
@@ -89,8 +90,8 @@ class Function:
         return f"{type(self).__name__}({', '.join(settings)})"
 
 
-_CORE = ("minires.function", "minires.tensor", "minires.algebra", "minires.functional", "minires.nn")
-"""Where an operation may be applied on somebody's behalf: its origin is the first line outside of these."""
+_CORE = tuple(f"minires.{name}" for name in ("function", "tensor", "operators", "algebra", "functional", "nn", "optim"))
+"""Where somebody's work is done for him: what is applied or changed there has its origin in the first line outside."""
 
 
 def origin_of_call() -> tuple[str, int] | None:
@@ -101,3 +102,8 @@ def origin_of_call() -> tuple[str, int] | None:
             return None
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
+
+
+def place(origin: tuple[str, int] | None) -> str:
+    """`` (file:line)``, or nothing when it isn't known: the end of a phrase in a message."""
+    return f" ({origin[0]}:{origin[1]})" if origin else ""

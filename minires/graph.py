@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from minires.dtypes import admit
 from minires.function import Function
 from minires_kernels import activation
 from minires_kernels.arrays import Array
 
 if TYPE_CHECKING:
     from minires.tensor import Tensor
+
+BackwardHook = Callable[[Array], Array | None]
+"""What :meth:`minires.Tensor.register_hook` takes: called with a complete gradient, may return another."""
 
 _tracking: ContextVar[bool] = ContextVar("minires.tracking", default=True)
 _watcher: ContextVar[Watcher | None] = ContextVar("minires.watcher", default=None)
@@ -84,6 +89,27 @@ def no_grad() -> Iterator[None]:
         _tracking.reset(token)
 
 
+_keys = itertools.count()
+
+
+class HookHandle:
+    """What :meth:`minires.Tensor.register_hook` returns: ``remove()`` ends the hook, as does the end of a ``with``."""
+
+    def __init__(self, hooks: dict[int, BackwardHook], hook: BackwardHook) -> None:
+        self._hooks, self._key = hooks, next(_keys)
+        hooks[self._key] = hook
+
+    def remove(self) -> None:
+        """The hook isn't called any more; a second time does nothing."""
+        self._hooks.pop(self._key, None)
+
+    def __enter__(self) -> HookHandle:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
+
+
 def walk(root: Tensor, upstream: Array, *, retain_graph: bool) -> None:
     """The backward pass from ``root`` with the gradient ``upstream``: what :meth:`minires.Tensor.backward` promises."""
     watcher = _watcher.get()
@@ -97,6 +123,8 @@ def walk(root: Tensor, upstream: Array, *, retain_graph: bool) -> None:
     while heap:
         tensor = heapq.heappop(heap)[2]
         grad_output = pending.pop(tensor)
+        if tensor._hooks:
+            grad_output = _hooked(tensor, grad_output)
         if watcher is not None:
             watcher.on_gradient(tensor, grad_output)
         if tensor.retains_grad:
@@ -104,7 +132,7 @@ def walk(root: Tensor, upstream: Array, *, retain_graph: bool) -> None:
         function = tensor.creator
         assert function is not None
         inputs = function.inputs
-        for slot, contribution in enumerate(_gradients(function, grad_output)):
+        for slot, contribution in enumerate(_gradients(tensor, function, inputs, grad_output)):
             if contribution is None:
                 continue
             source = inputs[slot]
@@ -122,57 +150,122 @@ def walk(root: Tensor, upstream: Array, *, retain_graph: bool) -> None:
                 watcher.on_release(function)
             function.release()
     for leaf, total in pending.items():
+        if leaf._hooks:
+            total = _hooked(leaf, total)
         if watcher is not None:
             watcher.on_gradient(leaf, total)
         finished.append((leaf, total))
     _store(finished, upstream)
 
 
-def _gradients(function: Function, grad_output: Array) -> tuple[Array | None, ...]:
+def _gradients(
+    output: Tensor, function: Function, inputs: tuple[Tensor | None, ...], grad_output: Array
+) -> list[Array | None]:
     """What ``function.backward`` returns, checked: one array of the right shape and dtype per input that needs one."""
+    number = function.number
     if function.released:
-        raise RuntimeError(
-            f"backward: the graph was freed by an earlier backward, at {function!r}{function.where()}; "
-            "pass retain_graph=True to the first call, or compute the loss again"
-        )
+        raise _freed(function)
+    if output.version > number and _keeps(function, output.data):
+        raise _changed(function, "the output", output)
+    for slot, source in enumerate(inputs):
+        if source is not None and source.version > number:
+            raise _changed(function, f"input {slot}", source)
     try:
         grads = function.backward(grad_output)
     except Exception as error:
+        if function.released:  # by a backward pass in another thread, in the midst of this one
+            raise _freed(function) from error
         error.add_note(f"in the backward pass of {function!r}{function.where()}")
         raise
-    name = type(function).__name__
-    if not isinstance(grads, tuple) or len(grads) != len(function.inputs):
+    if not isinstance(grads, tuple) or len(grads) != len(inputs):
         got = f"{len(grads)} gradients" if isinstance(grads, tuple) else type(grads).__name__
         raise BackwardResultError(
-            f"{name}.backward must return a tuple of {len(function.inputs)} gradients, one per input "
+            f"{type(function).__name__}.backward must return a tuple of {len(inputs)} gradients, one per input "
             f"(None where not needed), but returned {got}{function.where()}"
         )
-    for slot, (grad, source, needed) in enumerate(zip(grads, function.inputs, function.needs_input_grad, strict=True)):
+    checked: list[Array | None] = []
+    for slot, needed in enumerate(function.needs_input_grad):
+        grad = grads[slot]
         if grad is None or not needed:
+            checked.append(None)
             continue
+        source = inputs[slot]
         assert source is not None
+        data = source.data
         shape, dtype = getattr(grad, "shape", None), getattr(grad, "dtype", None)
-        if shape != source.shape or dtype != source.dtype or hasattr(grad, "creator"):
+        if shape != data.shape or dtype != data.dtype or hasattr(grad, "creator"):
             raise BackwardResultError(
-                f"{name}.backward must return arrays like its inputs, but returned {type(grad).__name__} "
-                f"{shape} {dtype} for input {slot}, which is {source.shape} {source.dtype}{function.where()}"
+                f"{type(function).__name__}.backward must return arrays like its inputs, but returned "
+                f"{type(grad).__name__} {shape} {dtype} for input {slot}, which is {data.shape} {data.dtype}"
+                f"{function.where()}"
             )
-    return tuple(
-        as_array(grad) if needed else None for grad, needed in zip(grads, function.needs_input_grad, strict=True)
+        checked.append(grad if type(grad) is np.ndarray else admit(grad, f"{type(function).__name__}.backward"))
+    return checked
+
+
+def _freed(function: Function) -> RuntimeError:
+    return RuntimeError(
+        f"backward: the graph was freed by an earlier backward, at {function!r}{function.where()}; "
+        "pass retain_graph=True to the first call, or compute the loss again"
     )
 
 
+def _changed(function: Function, which: str, tensor: Tensor) -> RuntimeError:
+    return RuntimeError(
+        f"backward: {which} of {function!r}{function.where()}, a {type(tensor).__name__} of shape {tensor.shape}, was "
+        f"changed since{tensor.changed_at()}, so that its gradient would mix old numbers and new ones; "
+        "call backward before the change (before optimizer.step()), or compute the loss again after it"
+    )
+
+
+def _keeps(function: Function, array: Array) -> bool:
+    """Whether ``function`` has saved an array in the memory of ``array``."""
+    owner = _owner(array)
+    return any(_owner(saved) is owner for saved in function.saved_arrays().values())
+
+
+def _hooked(tensor: Tensor, grad: Array) -> Array:
+    """What the hooks of ``tensor`` make of its complete gradient."""
+    assert tensor._hooks is not None
+    for hook in tuple(tensor._hooks.values()):
+        shown = grad
+        if isinstance(grad, np.ndarray):
+            shown = grad.view()
+            shown.flags.writeable = False  # others may look at the same memory
+        replacement = hook(shown)
+        if replacement is not None and replacement is not shown:
+            grad = tensor._gradient("backward: the gradient that a hook returned", replacement).copy()
+    return grad
+
+
+_storing = threading.RLock()  # the collector may come in the midst of anything
+
+
 def _store(finished: list[tuple[Tensor, Array]], upstream: Array) -> None:
-    """Add each gradient to its tensor's ``grad``, so that none shares memory with another, with data or upstream."""
+    """Add each gradient to its tensor's ``grad``, so that none shares memory with another, with data or upstream.
+
+    One thread at a time: what several backward passes send to one leaf adds up. All or nothing is stored.
+    """
     seen = {id(_owner(upstream)), *(id(_owner(tensor.data)) for tensor, _ in finished)}
-    for tensor, grad in finished:
-        if tensor.grad is not None:
-            tensor.grad = as_array(tensor.grad + grad)
-            continue
-        owner = _owner(grad)
-        shared = id(owner) in seen or tensor.retains_grad
-        seen.add(id(owner))
-        tensor.grad = grad.copy() if shared else grad
+    with _storing:
+        totals = [_total(tensor, grad, seen) for tensor, grad in finished]
+        for (tensor, _), total in zip(finished, totals, strict=True):
+            tensor._grad = total
+
+
+def _total(tensor: Tensor, grad: Array, seen: set[int]) -> Array:
+    """``grad`` added to what ``tensor`` has, in memory of its own; ``seen`` are the owners of memory that is taken."""
+    if tensor._grad is not None:
+        if (tensor._grad.shape, tensor._grad.dtype) != (grad.shape, grad.dtype):
+            raise RuntimeError(
+                f"backward: a tensor has a gradient {tensor._grad.shape} {tensor._grad.dtype} from before its data was "
+                f"replaced, and the new one is {grad.shape} {grad.dtype}; set tensor.grad = None first"
+            )
+        return as_array(tensor._grad + grad)
+    owner = id(_owner(grad))
+    is_own = owner not in seen and not tensor.retains_grad and 0 not in grad.strides
+    seen.add(owner)
+    return grad if is_own and getattr(grad.flags, "writeable", True) else grad.copy()
 
 
 def _owner(array: Array) -> Any:

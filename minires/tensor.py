@@ -8,19 +8,20 @@ reference cycles: a graph lives as long as its last tensor and dies with it, by 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from minires import algebra
-from minires.algebra import Axis
-from minires.function import Function, origin_of_call
-from minires.graph import as_array, tracking, walk, watching
+from minires.dtypes import admit
+from minires.function import Function, origin_of_call, place
+from minires.graph import BackwardHook, HookHandle, tracking, walk, watching
+from minires.operators import Operators
 from minires_kernels import forced
-from minires_kernels.arrays import Array, array_module, device_of, to_cpu
+from minires_kernels.arrays import Array, array_module, checked_device, device_of, to_cpu
 
-_numbers = itertools.count()
+_numbers = itertools.count()  # of Functions and of changes: what came first, in one order
 
 
 def apply(function: Function, *inputs: Tensor | None) -> Tensor:
@@ -45,9 +46,12 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
         array = function.forward(*arrays)
     except ValueError as error:  # NumPy's own, about shapes: it doesn't know the operation
         raise ValueError(f"{type(function).__name__}: {error}; inputs {_listing(inputs)}") from error
+    try:
+        output = Tensor(array if type(array) is np.ndarray else _one_array(array))
+    except TypeError as error:
+        raise TypeError(f"{type(function).__name__}: forward must return one array of numbers; {error}") from error
     function.number = next(_numbers)
-    requires_grad = any(function.needs_input_grad)
-    output = Tensor(as_array(array))
+    requires_grad = True in function.needs_input_grad and output._data.dtype.kind == "f"
     if requires_grad or watcher is not None:
         function.origin = origin_of_call()
     if requires_grad:
@@ -73,9 +77,9 @@ def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> list[Array
                 f"{type(function).__name__}: input {position} must be a Tensor, got {type(tensor).__name__}; "
                 "wrap it: minires.Tensor(...)"
             )
-        array = tensor.data
+        array = tensor._data
         arrays.append(array)
-        if array.dtype.kind == "f":
+        if array.dtype is not dtype and array.dtype.kind == "f":
             if dtype is not None and array.dtype != dtype:
                 raise TypeError(
                     f"{type(function).__name__}: inputs have different floating-point types: {_listing(inputs)}; "
@@ -85,58 +89,93 @@ def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> list[Array
     return arrays
 
 
+def _one_array(value: Any) -> Array:
+    """What forward returned, if it is an array, or a NumPy scalar, which NumPy's arithmetic makes of 0-d arrays."""
+    if not isinstance(value, (np.ndarray, np.generic)) and not hasattr(value, "__cuda_array_interface__"):
+        raise TypeError(f"got {type(value).__name__}" + ("; use its data" if isinstance(value, Tensor) else ""))
+    return value
+
+
 def _listing(inputs: tuple[Tensor | None, ...]) -> str:
     return ", ".join(f"{tensor.shape} {tensor.dtype}" for tensor in inputs if tensor is not None)
 
 
-class Tensor:
+class Tensor(Operators):
     """An array that remembers how it was made.
 
     ``data``: a NumPy or CuPy array, or anything that ``numpy.asarray`` takes; Python numbers become float32 (integers
-    stay integers), arrays keep their dtype and aren't copied. ``requires_grad``: whether backward shall compute its
-    gradient; only floating-point tensors can. After backward ``grad`` is an array like ``data``, or None.
+    stay integers), arrays keep their dtype and aren't copied, except to bring them into native byte order or alignment.
+    Raises TypeError for other types than float32, float64, integers and booleans, and for masked arrays that hide
+    elements. ``requires_grad``: whether backward shall compute its gradient; only floating-point tensors can.
+
+    Comparisons (``==``, ``<`` ...) are elementwise, as in NumPy, and give a boolean Tensor without a gradient; as a key
+    of a dictionary a tensor stands for itself, whatever it holds.
     """
 
-    __slots__ = ("__weakref__", "creator", "data", "grad", "requires_grad", "retains_grad")
+    __slots__ = (
+        "__weakref__", "_changed_at", "_data", "_grad", "_hooks", "creator", "requires_grad", "retains_grad", "version"
+    )  # fmt: skip
     __array_ufunc__ = None  # so that `array + tensor` reaches Tensor.__radd__
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
-        if isinstance(data, Tensor):
-            raise TypeError("Tensor: data is a Tensor already; use it as it is, or its .detach()")
-        self.data: Array = data if isinstance(data, np.ndarray) else _import_data(data)
-        if self.data.dtype.kind not in "fiub":
-            raise TypeError(f"Tensor: expected numbers, got {type(data).__name__} of {self.data.dtype}")
-        if requires_grad and self.data.dtype.kind != "f":
+        self._data: Array = admit(data if isinstance(data, np.ndarray) else _import_data(data), "Tensor")
+        if requires_grad and self._data.dtype.kind != "f":
             raise TypeError(
-                f"Tensor: only floating-point tensors can require a gradient, got {self.data.dtype}; "
+                f"Tensor: only floating-point tensors can require a gradient, got {self._data.dtype}; "
                 "use array.astype(numpy.float32)"
             )
-        self.grad: Array | None = None
+        self._grad: Array | None = None
         self.requires_grad = requires_grad
         self.creator: Function | None = None
         self.retains_grad = False
+        self._hooks: dict[int, BackwardHook] | None = None
+        self.version = -1
+        """When it was last changed, on the scale of creation numbers: Functions of smaller ones saw other values."""
+
+    # ---------------------------------------------------------------- its numbers
+
+    @property
+    def data(self) -> Array:
+        """Its numbers: an array. What is assigned goes through the same checks as in ``Tensor(...)``.
+
+        An assignment, ``tensor.data -= step`` too, is noticed by a backward pass whose forward pass saw other numbers:
+        it raises RuntimeError. Writing into the array, ``tensor.data[0] = 1``, isn't noticed: call :meth:`changed`
+        afterwards, or look for such a line with ``minires.record(check=True)``.
+        """
+        return self._data
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        array = admit(_import_data(data), "Tensor.data")
+        if self.requires_grad and array.dtype.kind != "f":
+            raise TypeError(
+                f"Tensor.data: a tensor that requires a gradient holds float32 or float64, not {array.dtype}"
+            )
+        self._data = array
+        self.changed()
+
+    @property
+    def grad(self) -> Array | None:
+        """Its gradient: an array like ``data`` that backward adds to, or None. Nothing else can be assigned."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, grad: Array | Tensor | None) -> None:
+        self._grad = None if grad is None else self._gradient("Tensor.grad: the gradient", grad)
+
+    def changed(self) -> None:
+        """Say that its numbers have been written to: backward passes that need the former ones will raise.
+
+        Optimizers, ``load_state_dict`` and conversions call it, and so does an assignment to ``data``.
+        """
+        self.version = next(_numbers)
+        self._changed_at = origin_of_call()
+
+    def changed_at(self) -> str:
+        """`` (file:line)`` of its last change, or nothing when that isn't known."""
+        return place(self._changed_at) if self.version >= 0 else ""
 
     # ---------------------------------------------------------------- what it is
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The lengths of its axes."""
-        return self.data.shape  # type: ignore[no-any-return]
-
-    @property
-    def ndim(self) -> int:
-        """The number of its axes."""
-        return self.data.ndim  # type: ignore[no-any-return]
-
-    @property
-    def size(self) -> int:
-        """The number of its elements."""
-        return self.data.size  # type: ignore[no-any-return]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of its elements."""
-        return self.data.dtype  # type: ignore[no-any-return]
 
     @property
     def device(self) -> str:
@@ -153,6 +192,10 @@ class Tensor:
         if self.size != 1:
             raise ValueError(f"item: the tensor must have one element, but its shape is {self.shape}")
         return self.data.item()  # type: ignore[no-any-return]
+
+    def tolist(self) -> Any:
+        """Its elements as Python numbers, in lists as deep as it has axes."""
+        return self.data.tolist()
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """Its data as a NumPy array; shares memory on the CPU."""
@@ -181,17 +224,94 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(
+                f"bool: a tensor of shape {self.shape} isn't true or false as a whole; "
+                "ask for .any() or .all() of it, or take one element's .item()"
+            )
         return bool(self.item())
 
     def __float__(self) -> float:
         return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind == "f" or self.size != 1:
+            raise TypeError(
+                f"index: only a tensor of one integer can be an index or a length, got {self.shape} {self.dtype}"
+            )
+        return int(self.item())
+
+    def __format__(self, form: str) -> str:
+        """A number's own formats, as in ``f"{loss:.3f}"``, when it has one element; otherwise its repr."""
+        return format(self.item() if form and self.size == 1 else repr(self), form)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.requires_grad:
             raise RuntimeError("numpy.asarray: the tensor requires a gradient, which NumPy would lose; use tensor.data")
         return np.array(to_cpu(self.data), dtype=dtype, copy=copy)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copy and pickle: its array, its gradient and its settings; not its hooks.
+
+        Raises RuntimeError for a tensor that a Function made: a graph can't be copied.
+        """
+        if self.creator is not None:
+            raise RuntimeError(
+                f"copy, pickle: the tensor of shape {self.shape} was made by {self.creator!r}{self.creator.where()}, "
+                "and its graph can't be copied; take its numbers: tensor.detach(), a leaf"
+            )
+        content = (self._data, self._grad, self.requires_grad, self.retains_grad)
+        return _restored, (type(self), *content), getattr(self, "__dict__", None)
+
+    # ---------------------------------------------------------------- where it is
+
+    def to(self, device: str) -> Tensor:
+        """The same tensor on ``"cpu"`` or ``"cuda"``: itself if it is there; else a copy, the gradient comes back.
+
+        Raises ValueError for another device, ImportError or RuntimeError when CuPy or a GPU is missing.
+        """
+        return self if checked_device(device) == self.device else apply(algebra.Transfer(device), self)
+
+    def cpu(self) -> Tensor:
+        """The same tensor in the computer's own memory: ``to("cpu")``."""
+        return self.to("cpu")
+
+    def cuda(self) -> Tensor:
+        """The same tensor on the GPU: ``to("cuda")``."""
+        return self.to("cuda")
+
     # ---------------------------------------------------------------- backward
+
+    def register_hook(self, hook: BackwardHook) -> HookHandle:
+        """Call ``hook(grad)`` in each backward pass, when this tensor's gradient is complete and not yet passed on.
+
+        What it returns, an array of the same shape and dtype, takes the gradient's place: for a leaf in ``grad``,
+        otherwise in all that comes after; None leaves it as it is. ``grad`` is a value: read-only, if it is NumPy's.
+        Hooks run in the order of registration, before :meth:`retain_grad` keeps the gradient; a tape, which sees the
+        contributions as they arrive, records as gradient what the hooks have left. Call ``remove()`` on the handle to
+        end it, or use the handle in a ``with`` block.
+
+        >>> x = Tensor([1.0, 2.0], requires_grad=True)
+        >>> handle = x.register_hook(lambda grad: grad.clip(-1, 1))
+        >>> (x * 3).sum().backward()
+        >>> x.grad
+        array([1., 1.], dtype=float32)
+
+        Raises RuntimeError when the tensor doesn't require a gradient, TypeError for what can't be called; backward
+        raises TypeError or ValueError for a replacement that isn't like the gradient.
+        """
+        if not self.requires_grad:
+            raise RuntimeError(
+                "register_hook: the tensor doesn't require a gradient; create it with requires_grad=True"
+            )
+        if not callable(hook):
+            raise TypeError(f"register_hook: expected a function of the gradient, got {type(hook).__name__}")
+        if self._hooks is None:
+            self._hooks = {}
+        return HookHandle(self._hooks, hook)
 
     def retain_grad(self) -> Tensor:
         """Ask backward to keep this intermediate tensor's gradient in ``grad`` too; leaves keep theirs anyway.
@@ -230,195 +350,25 @@ class Tensor:
                     "tensor.backward(grad), or reduce it to a scalar first"
                 )
             return array_module(self.data).ones_like(self.data)
+        return self._gradient("backward: the upstream gradient", grad)
+
+    def _gradient(self, name: str, grad: Any) -> Array:
+        """``grad``, which a user or a hook has given, as an array like ``data``."""
         array = grad.data if isinstance(grad, Tensor) else grad
-        if not hasattr(array, "dtype") or array.dtype != self.dtype:
-            kind = getattr(array, "dtype", type(array).__name__)
-            raise TypeError(f"backward: the upstream gradient must be an array of {self.dtype}, got {kind}")
+        if not hasattr(array, "dtype"):
+            raise TypeError(f"{name} must be an array of {self.dtype}, got {type(array).__name__}")
+        array = admit(array, name)
+        if array.dtype != self.dtype:
+            raise TypeError(f"{name} must be an array of {self.dtype}, got {array.dtype}")
         if array.shape != self.shape:
-            raise ValueError(f"backward: the upstream gradient has shape {array.shape}, but the tensor {self.shape}")
-        return as_array(array)
+            raise ValueError(f"{name} has shape {array.shape}, but the tensor {self.shape}")
+        return array
 
-    # ---------------------------------------------------------------- operators
+    def _apply(self, function: Function, *inputs: Tensor) -> Tensor:
+        return apply(function, *inputs)
 
-    def __add__(self, other: Any) -> Tensor:
-        return apply(algebra.Add(), *self._operands(other))
-
-    def __radd__(self, other: Any) -> Tensor:
-        return apply(algebra.Add(), *reversed(self._operands(other)))
-
-    def __sub__(self, other: Any) -> Tensor:
-        return apply(algebra.Sub(), *self._operands(other))
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return apply(algebra.Sub(), *reversed(self._operands(other)))
-
-    def __mul__(self, other: Any) -> Tensor:
-        return apply(algebra.Mul(), *self._operands(other))
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return apply(algebra.Mul(), *reversed(self._operands(other)))
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return apply(algebra.Div(), *self._floating()._operands(other))
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return apply(algebra.Div(), *reversed(self._floating()._operands(other)))
-
-    def __pow__(self, other: Any) -> Tensor:
-        return apply(algebra.Pow(), *self._operands(other))
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return apply(algebra.Pow(), *reversed(self._operands(other)))
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return apply(algebra.MatMul(), *self._operands(other))
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return apply(algebra.MatMul(), *reversed(self._operands(other)))
-
-    def __neg__(self) -> Tensor:
-        return apply(algebra.Neg(), self)
-
-    def __abs__(self) -> Tensor:
-        return apply(algebra.Abs(), self)
-
-    def __getitem__(self, index: Any) -> Tensor:
-        """``self[index]`` with NumPy's indexing; the result is a copy. A Tensor of integers serves as an index too."""
-        return apply(algebra.Index(_plain_index(index)), self)
-
-    def _operands(self, other: Any) -> tuple[Tensor, Tensor]:
-        """This tensor and ``other`` in one dtype: numbers and integers take the other's, so they never promote it."""
-        xp = array_module(self.data)
-        if isinstance(other, (bool, int, float, np.generic)):
-            is_whole = isinstance(other, (bool, int, np.integer, np.bool_))
-            other = xp.asarray(other, dtype=self.dtype if self.dtype.kind == "f" or is_whole else np.float32)
-        if isinstance(other, (np.ndarray, xp.ndarray)):
-            other = Tensor(other)
-        if not isinstance(other, Tensor):
-            raise TypeError(f"Tensor arithmetic: expected a Tensor, an array or a number, got {type(other).__name__}")
-        if self.dtype.kind == "f" and other.dtype.kind != "f":
-            return self, other.astype(self.dtype)
-        if other.dtype.kind == "f" and self.dtype.kind != "f":
-            return self.astype(other.dtype), other
-        return self, other
-
-    def _floating(self) -> Tensor:
-        """This tensor, or, when it holds integers, which NumPy would turn into float64, the same in float32."""
-        return self if self.dtype.kind == "f" else self.astype(np.float32)
-
-    # ---------------------------------------------------------------- methods
-
-    def abs(self) -> Tensor:
-        """\\|x\\|, elementwise."""
-        return apply(algebra.Abs(), self)
-
-    def exp(self) -> Tensor:
-        """e^x, elementwise."""
-        return apply(algebra.Exp(), self._floating())
-
-    def log(self) -> Tensor:
-        """The natural logarithm, elementwise."""
-        return apply(algebra.Log(), self._floating())
-
-    def sqrt(self) -> Tensor:
-        """The square root, elementwise."""
-        return apply(algebra.Sqrt(), self._floating())
-
-    def clip(self, lower: float | None = None, upper: float | None = None) -> Tensor:
-        """min(max(x, lower), upper), elementwise; None leaves that side open. Raises ValueError if lower > upper."""
-        if lower is not None and upper is not None and lower > upper:
-            raise ValueError(f"clip: lower must not exceed upper, got lower={lower}, upper={upper}")
-        return apply(algebra.Clip(lower, upper), self)
-
-    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The sum over ``axis``: an int, a tuple of them, or None for all."""
-        return apply(algebra.Sum(self._axis("sum", axis), keepdims), self)
-
-    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The mean over ``axis``: an int, a tuple of them, or None for all."""
-        return apply(algebra.Mean(self._axis("mean", axis), keepdims), self._floating())
-
-    def var(self, axis: Axis = None, correction: int = 0, keepdims: bool = False) -> Tensor:
-        """The variance over ``axis``: the sum of squared deviations over (count - ``correction``).
-
-        correction=0 is the biased variance that batch norm normalises with, 1 the unbiased one.
-        """
-        axes = self._axis("var", axis)
-        count = self.size // max(1, np.empty(self.shape, bool).sum(axes).size) if self.size else 0
-        if count <= correction:
-            raise ValueError(f"var: needs more than {correction} numbers along axis {axis}, got shape {self.shape}")
-        return apply(algebra.Var(axes, correction, keepdims), self._floating())
-
-    def max(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        """The maximum over one axis, or over all; the first of equal maxima receives the gradient."""
-        if isinstance(axis, tuple):
-            raise TypeError(f"max: axis must be one integer, or None for all axes, got {axis}")
-        return apply(algebra.Max(self._axis("max", axis), keepdims), self)  # type: ignore[arg-type]
-
-    def reshape(self, *shape: Any) -> Tensor:
-        """The same numbers in another shape; one length may be -1. Raises ValueError when the counts differ."""
-        lengths = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else tuple(shape)
-        known = 1
-        for length in lengths:
-            known *= length if length != -1 else 1
-        if (
-            lengths.count(-1) > 1
-            or min(lengths, default=0) < -1
-            or (-1 in lengths and (not known or self.size % known))
-        ):
-            raise ValueError(f"reshape: cannot turn shape {self.shape} into {lengths}")
-        if -1 not in lengths and known != self.size:
-            raise ValueError(f"reshape: shape {self.shape} has {self.size} elements, {lengths} has {known}")
-        return apply(algebra.Reshape(lengths), self)
-
-    def flatten(self, start_axis: int = 0, end_axis: int = -1) -> Tensor:
-        """The axes from ``start_axis`` to ``end_axis`` (inclusive) merged into one."""
-        axes = max(self.ndim, 1)  # a number becomes one axis of length 1
-        if not (-axes <= start_axis < axes and -axes <= end_axis < axes):
-            raise ValueError(f"flatten: axes {start_axis} and {end_axis} don't both exist in shape {self.shape}")
-        start, end = start_axis % axes, end_axis % axes
-        if start > end:
-            raise ValueError(f"flatten: start_axis {start_axis} lies behind end_axis {end_axis}; shape {self.shape}")
-        merged = 1
-        for length in self.shape[start : end + 1]:
-            merged *= length
-        return self.reshape((*self.shape[:start], merged, *self.shape[end + 1 :]))
-
-    def permute(self, *axes: Any) -> Tensor:
-        """The axes in another order. Raises ValueError unless each axis is named once."""
-        order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], Sequence) else tuple(axes)
-        if sorted(axis + self.ndim if axis < 0 else axis for axis in order) != list(range(self.ndim)):
-            raise ValueError(f"permute: {order} doesn't name each axis of shape {self.shape} once")
-        return apply(algebra.Permute(order), self)
-
-    def transpose(self, axis0: int = -2, axis1: int = -1) -> Tensor:
-        """Two axes exchanged: by default the last two."""
-        order = list(range(self.ndim))
-        if not (-self.ndim <= axis0 < self.ndim and -self.ndim <= axis1 < self.ndim):
-            raise ValueError(f"transpose: axes {axis0} and {axis1} don't both exist in shape {self.shape}")
-        order[axis0], order[axis1] = order[axis1], order[axis0]
-        return self.permute(order)
-
-    @property
-    def T(self) -> Tensor:
-        """The axes in reverse order."""
-        return self.permute(tuple(reversed(range(self.ndim))))
-
-    def astype(self, dtype: Any) -> Tensor:
-        """The same numbers in another type; the gradient flows back in this one's."""
-        if np.dtype(dtype) == self.dtype:
-            return self
-        if self.requires_grad and np.dtype(dtype).kind != "f":
-            raise TypeError(
-                f"astype: a tensor that requires a gradient can't become {np.dtype(dtype)}; detach it first"
-            )
-        return apply(algebra.Cast(np.dtype(dtype)), self)
-
-    def _axis(self, op: str, axis: Axis) -> Axis:
-        for each in () if axis is None else axis if isinstance(axis, tuple) else (axis,):
-            if not -self.ndim <= each < self.ndim:
-                raise ValueError(f"{op}: axis {each} doesn't exist in shape {self.shape}")
-        return axis
+    def _constant(self, array: Array) -> Tensor:
+        return Tensor(array)
 
 
 class Parameter(Tensor):
@@ -430,18 +380,22 @@ class Parameter(Tensor):
         super().__init__(data, requires_grad)
 
 
+def _restored(kind: type[Tensor], data: Array, grad: Array | None, requires_grad: bool, retains_grad: bool) -> Tensor:
+    tensor = kind.__new__(kind)
+    Tensor.__init__(tensor, data, requires_grad)
+    tensor.grad, tensor.retains_grad = grad, retains_grad
+    return tensor
+
+
 def _import_data(data: Any) -> Array:
-    if hasattr(data, "__cuda_array_interface__"):
-        array_module(data)  # a TypeError here says what to do with other libraries' GPU arrays
+    """``data`` as an array, if it isn't one."""
+    if isinstance(data, Tensor):
+        raise TypeError("Tensor: data is a Tensor already; use it as it is, its .detach(), or its .data")
+    if isinstance(data, np.ndarray) or hasattr(data, "__cuda_array_interface__"):
         return data
-    array = np.asarray(data)
-    if array.dtype == np.float64 and not isinstance(data, np.generic):
-        array = array.astype(np.float32)  # Python numbers carry no width of their own
-    return array
-
-
-def _plain_index(index: Any) -> Any:
-    if isinstance(index, tuple):
-        return tuple(_plain_index(part) for part in index)
-    array = index.data if isinstance(index, Tensor) else index
-    return array.copy() if isinstance(array, np.ndarray) else array  # backward must see what forward saw
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ValueError(f"Tensor: the {type(data).__name__} doesn't make one array: {error}") from error
+    # Python numbers carry no width of their own
+    return array.astype(np.float32) if array.dtype == np.float64 and not hasattr(data, "dtype") else array

@@ -28,10 +28,12 @@ ORDER = (
     ("minires_kernels",),
     # what implementations are built with
     ("minires_kernels.arena", "minires_kernels.simd", "minires_kernels.flat", "minires_kernels.launch"),
+    ("minires_kernels.differences",),
     (FAMILY,),
     ("minires_kernels.lab",),
-    ("minires.function",),
+    ("minires.function", "minires.dtypes"),
     ("minires.algebra", "minires.graph"),
+    ("minires.operators",),
     ("minires.tensor",),
     ("minires.functional",),
     ("minires.nn",),

@@ -1,6 +1,6 @@
 """The command line: what each command prints and writes, and what a mistake gets: one sentence, the nearest names."""
 
-import csv
+import os
 import re
 import subprocess
 import sys
@@ -9,29 +9,16 @@ import pytest
 
 pytest.importorskip("typer", reason="the command line needs typer")
 
-from minires import cli
+import minires
 from minires.checking import suite
 from minires.checking.mutation import Score
-from minires.training import DivergenceError, Trainer, load_checkpoint
+from tests.command_line import SMALL, runner
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
     """``run("summary", "resnet8")`` -> (exit status, standard output, standard error)."""
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["minires", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        printed = capsys.readouterr()
-        return stopped.value.code or 0, printed.out, printed.err
-
-    return run
-
-
-SMALL = ("--widths", "2,3,4", "--epochs", "1")
+    return runner(monkeypatch, capsys)
 
 
 def test_python_m_minires_is_the_command_line():
@@ -46,54 +33,6 @@ def test_help_loads_nothing_that_takes_long():
     code += "    print(sorted({'numba', 'matplotlib', 'safetensors'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_train_writes_a_log_and_checkpoints_that_evaluate_reads(run, tmp_path):
-    folder = tmp_path / "run"
-    status, out, err = run(
-        "train", "resnet8", "--folder", folder, "--widths", "4,6,8", "--epochs", 2, "--shortcut", "B"
-    )
-    assert (status, err) == (0, "")
-    assert out.splitlines()[0].startswith("resnet8  epoch   1  lr 0.1")
-    assert {path.name for path in folder.iterdir()} == {"log.csv", "best.safetensors", "last.safetensors"}
-    with (folder / "log.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["lr"] for row in rows] == ["0.1", "0.010000000000000002"]
-    last = load_checkpoint(folder / "last.safetensors")
-    assert last.model == "resnet8"
-    assert last.options == {"in_channels": 1, "num_classes": 10, "shortcut": "B", "widths": [4, 6, 8]}
-    assert last.notes["epoch"] == 2
-    status, out, _ = run("evaluate", folder / "last.safetensors")
-    assert status == 0
-    for number in (f"loss {float(rows[1]['test_loss']):.4f}", f"top-1 error {float(rows[1]['test_error']):.2f} %",
-                   f"top-5 error {float(rows[1]['test_top5_error']):.2f} %"):  # fmt: skip
-        assert number in out
-
-
-def test_the_same_seed_trains_the_same_net(run, tmp_path):
-    states = []
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        run("train", "plain8", "--folder", tmp_path / name, *SMALL, "--seed", seed, "--augment")
-        states.append((tmp_path / name / "last.safetensors").read_bytes())
-    assert states[0] == states[1] != states[2]
-
-
-def test_options_reach_the_optimizer_and_its_schedule(run, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(Trainer, "fit", lambda self, loader, epochs, test: seen.append((self, loader)))
-    run("train", "plain8", "--folder", tmp_path, "--widths", "2,3,4", "--epochs", 9, "--lr", 0.5, "--momentum", 0.8,
-        "--weight-decay", 0.01, "--nesterov", "--milestone", 3, "--milestone", 5, "--warmup-steps", 2,
-        "--batch-size", 500)  # fmt: skip
-    trainer, loader = seen[0]
-    decayed, others = trainer.optimizer.groups
-    assert [decayed[name] for name in ("momentum", "weight_decay", "nesterov")] == [0.8, 0.01, True]
-    assert others["weight_decay"] == 0
-    assert len(loader) == 3
-    rates = []
-    for _ in range(16):
-        rates.append(decayed["lr"])
-        trainer.schedule.step()
-    assert rates == pytest.approx([0.05] * 2 + [0.5] * 7 + [0.05] * 6 + [0.005])
 
 
 def test_demo_trains_and_says_what_it_wrote(run, tmp_path, monkeypatch):
@@ -226,12 +165,22 @@ def test_doctor_prints_each_finding_and_the_cure_below(run):
     (("train", "resnet20", "--epochs", "0"), "--epochs"),
     (("train", "resnet20", "--epochs", "many"), "--epochs"),
     (("train", "resnet20", "--lr", "-1"), "must not be negative"),
+    (("train", "resnet20", "--seed", "-1"), "--seed"),
+    (("train", "resnet20", "--widths", ""), "widths: expected integers separated by commas, got ''"),
+    (("train", "resnet20", "--epochs", "3", "--milestone", "50"), "milestone: 50 is never passed in 3 epochs; choose"),
+    (("train", "resnet20", "--epochs", "3", "--milestone", "3"), "3 is never passed in 3 epochs; choose at most 2"),
+    (("train", "resnet20", "--milestone", "0"), "--milestone"),
+    (("train", "resnet20", "--milestone", "3", "--milestone", "3"), "later than the one before it, got 3, 3"),
+    (("train", "resnet20", "--milestone", "9", "--milestone", "3"), "later than the one before it, got 9, 3"),
+    (("train", "resnet20", "--warmup-steps", "180"), "180 steps leave none at the full lr; an epoch has 15"),
     (("train", "resnet20", "--shortcut", "D"), "option must be 'A', 'B' or 'C', got 'D'"),
     (("train", "plain20", "--shortcut", "A"), "plain20 has no option shortcut"),
     (("train", "resnet20", "--widths", "8,sixteen,32"), "widths: expected integers separated by commas, got 'sixteen'"),
     (("train", "resnet20", "--widths", "8,16"), "one positive width per stage"),
     (("tran", "resnet20"), "train"),
     (("evaluate", "nothing.safetensors"), "there is no file nothing.safetensors"),
+    (("evaluate", "."), ". is a folder; name a file in it, such as ./best.safetensors"),
+    (("evaluate", "x" * 300), "File name too long"),
     (("summary", "resnet20", "--image", "3,x,8"), "image: expected integers separated by commas, got 'x'"),
     (("summary", "resnet20", "--image", "3,8"), "image must be channels,height,width, each at least 1, got '3,8'"),
     (("summary", "resnet20", "--image", "3,0,8"), "each at least 1"),
@@ -249,42 +198,40 @@ def test_a_mistake_gets_one_sentence_with_the_nearest_names(run, arguments, mess
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_divergence_ends_in_a_sentence_and_keeps_the_checkpoints(run, tmp_path, monkeypatch):
-    epoch, epochs = Trainer._epoch, []
-
-    def diverging(self, *arguments):
-        epochs.append(self)
-        if len(epochs) == 2:
-            raise DivergenceError("the loss is nan")
-        return epoch(self, *arguments)
-
-    monkeypatch.setattr(Trainer, "_epoch", diverging)
-    status, _, err = run("train", "plain8", "--folder", tmp_path, "--widths", "2,3,4", "--epochs", 3)
-    assert (status, err) == (2, "minires: the loss is nan\n")
-    assert load_checkpoint(tmp_path / "last.safetensors").notes["epoch"] == 1
+@pytest.mark.parametrize("arguments", [("summary", "resnet110"), ("doctor",), ("train", "plain8", *SMALL), ("--help",)])
+def test_a_reader_that_goes_away_gets_no_traceback(tmp_path, arguments):
+    command = [sys.executable, "-u", "-m", "minires", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+        process.stdout.close()
+        err = process.stderr.read().decode()
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
 
 
-def test_an_interrupted_training_keeps_its_epochs(run, tmp_path, monkeypatch):
-    epoch, epochs = Trainer._epoch, []
-
-    def interrupted(self, *arguments):
-        epochs.append(self)
-        if len(epochs) == 2:
-            raise KeyboardInterrupt
-        return epoch(self, *arguments)
-
-    monkeypatch.setattr(Trainer, "_epoch", interrupted)
-    status, out, err = run("train", "plain8", "--folder", tmp_path, "--widths", "2,3,4", "--epochs", 3)
-    assert status == 0
-    assert err == "stopped after 1 of 3 epochs\n"
-    assert "written to" in out
-    assert load_checkpoint(tmp_path / "last.safetensors").build() is not None
+def test_a_terminal_that_knows_few_characters_gets_the_others_replaced():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "minires", "summary", "resnet8"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1?16?32?32" in done.stdout
 
 
-def test_a_training_interrupted_in_its_first_epoch_has_nothing_to_show(run, tmp_path, monkeypatch):
-    def interrupted(self, *arguments):
-        raise KeyboardInterrupt
+# ---------------------------------------------------------------- version, completion
 
-    monkeypatch.setattr(Trainer, "_epoch", interrupted)
-    status, out, err = run("train", "plain8", "--folder", tmp_path, *SMALL)
-    assert (status, out, err) == (1, "", "stopped after 0 of 1 epochs\n")
+
+def test_the_version_is_the_packages(run):
+    assert run("--version") == (0, f"minires {minires.__version__}\n", "")
+
+
+@pytest.mark.parametrize(("words", "completed"), [
+    ("train preact_resnet1", ["preact_resnet101", "preact_resnet110", "preact_resnet1001", "preact_resnet18"]),
+    ("summary plain1", ["plain18", "plain110"]), ("train x --data ci", ["cifar10", "cifar100"]),
+    ("evaluate x --data m", ["mnist"]),
+])  # fmt: skip
+def test_the_shell_completes_models_and_data_sets(words, completed):
+    environment = {**os.environ, "_MINIRES_COMPLETE": "complete_bash", "COMP_WORDS": f"minires {words}",
+                   "COMP_CWORD": str(len(words.split()))}  # fmt: skip
+    code = "import sys; sys.argv = ['minires']; from minires.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert set(completed) <= set(done.stdout.split())
+    assert all(word.startswith(words.split()[-1]) for word in done.stdout.split())

@@ -40,14 +40,36 @@ def to_cpu(x: Array) -> np.ndarray[Any, Any]:
 
 
 def to_gpu(x: Array) -> Array:
-    """``x`` as a CuPy array on the current GPU. Raises ImportError with the install command when CuPy is missing."""
+    """``x`` as a CuPy array on the current GPU.
+
+    Raises ImportError with the install command when CuPy is missing, RuntimeError when CuPy finds no GPU.
+    """
     try:
         import cupy
     except ImportError as missing:
         raise ImportError(
             "to_gpu: CuPy is not installed; pip install -e '.[cuda12x]' (CUDA 12) or '.[cuda13x]' (CUDA 13)"
         ) from missing
+    try:
+        cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CuPy's own type, which differs between versions
+        raise RuntimeError(
+            f"to_gpu: CuPy finds no GPU that it can use ({error}); `nvidia-smi` must list one, and its driver must be "
+            "as new as the CUDA that CuPy was built for; without one stay with 'cpu'"
+        ) from error
     return cupy.asarray(x)
+
+
+def on_device(x: Array, device: str) -> Array:
+    """``x`` on ``"cpu"`` or ``"cuda"``: itself if it is there, else a copy."""
+    return to_cpu(x) if checked_device(device) == "cpu" else to_gpu(x)
+
+
+def checked_device(device: str) -> str:
+    """``device`` itself. Raises ValueError unless it is ``"cpu"`` or ``"cuda"``."""
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"to: device must be 'cpu' or 'cuda', got {device!r}; a dtype is chosen with .astype(...)")
+    return device
 
 
 def is_channels_last(x: Array) -> bool:

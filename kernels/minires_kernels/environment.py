@@ -101,17 +101,15 @@ def _host_features() -> dict[str, bool]:
 
 
 def package_at_fault(failure: BaseException) -> str:
-    """The package that an import failed on: the one that is missing, or the one whose code raised ``failure``."""
+    """The package that an import failed on: the one that is missing, or the one whose own modules didn't load.
+
+    A kernel that calls Numba while it is imported, with a mistake in it, is itself at fault, although Numba raises.
+    """
     if isinstance(failure, ImportError) and failure.name:
         return failure.name.partition(".")[0]
-    names = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(failure.__traceback__)]
-    packages = [name.partition(".")[0] for name in names]
+    frames = [frame for frame, _ in traceback.walk_tb(failure.__traceback__) if frame.f_code.co_name == "<module>"]
+    packages = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames]
     return next((name for name in reversed(packages) if name not in _NOBODY), "")
-
-
-def is_the_compilers(failure: BaseException) -> bool:
-    """Whether Numba or LLVM raised ``failure``, not the function that they compiled."""
-    return package_at_fault(failure) in ("numba", "llvmlite")
 
 
 def cure(failure: BaseException) -> str:
@@ -121,7 +119,7 @@ def cure(failure: BaseException) -> str:
         return "pip install -e '.[cuda12x]' (CUDA 12) or '.[cuda13x]' (CUDA 13)"
     if isinstance(failure, ModuleNotFoundError):
         return f"pip install {package}"
-    if is_the_compilers(failure):  # they fit each other in pairs
+    if package in ("numba", "llvmlite"):  # they fit each other in pairs
         return "pip install --upgrade --force-reinstall numba"
     return ""
 

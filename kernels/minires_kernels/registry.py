@@ -10,6 +10,7 @@ A file says where it runs in two optional module constants:
 - ``PREFERENCE``: the larger, the sooner it is taken; ``reference`` has 0.
 
 and may have a function ``covers(kernel, *arguments)`` that says whether it can compute that call (default: any).
+A kernel of the family that a file lacks is computed by the next one in order; a warning says so.
 Selection takes the preferred implementation that is available for the arrays' device and covers the call; a family
 whose best algorithm depends on the shape (convolution) names its ``first`` choice per call.
 ``using(name)`` moves one implementation to the front of everything, wherever it exists.
@@ -33,7 +34,6 @@ from minires_kernels.arrays import device_of
 
 _PACKAGE = __package__ or "minires_kernels"
 _forced: ContextVar[str | None] = ContextVar("minires_kernels.using", default=None)
-_broken: set[tuple[str, str]] = set()
 
 
 @cache
@@ -88,8 +88,6 @@ def available(family: str, device: str) -> tuple[str, ...]:
     """
     found = []
     for name in implementations(family):
-        if (family, name) in _broken:
-            continue
         try:
             module = load(family, name)
         except ImportError as error:
@@ -146,15 +144,32 @@ def _candidates(
 ) -> tuple[tuple[Callable[..., Any], Callable[..., bool] | None], ...]:
     names = available(family, device)
     order = dict.fromkeys(name for name in (*moved_to_front, *names) if name in names)
-    modules = {name: load(family, name) for name in order}
+    modules = {name: load(family, name) for name in order if kernel not in lacking(family, name)}
     return tuple(
-        (_or_the_next(family, name, kernel, getattr(module, kernel)), getattr(module, "covers", None))
+        (_by_its_name(family, name, kernel, getattr(module, kernel)), getattr(module, "covers", None))
         for name, module in modules.items()
     )
 
 
-def _or_the_next(family: str, name: str, kernel: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``; but if a compiler fails on it, which shows when it is called, the next one from then on."""
+@cache
+def lacking(family: str, implementation: str) -> tuple[str, ...]:
+    """The kernels of ``family`` that ``implementation`` doesn't have: the next in order computes them. Said once."""
+    module = load(family, implementation)
+    missing = tuple(kernel for kernel in kernels(family) if not callable(getattr(module, kernel, None)))
+    if missing:
+        environment.warn_once(
+            f"{family}/{implementation}.py has no {', '.join(missing)}",
+            f"the next implementation in the order of preference computes them; write them, or import them from "
+            f"{_PACKAGE}.{family}.reference",
+        )
+    return missing
+
+
+def _by_its_name(family: str, name: str, kernel: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``; what it raises, be it the kernel's own mistake or its compiler's, says which kernel it was.
+
+    Nothing else computes in its place: a kernel that gave way in silence would be measured, and believed, for another.
+    """
     if name == "reference":
         return function
 
@@ -163,13 +178,10 @@ def _or_the_next(family: str, name: str, kernel: str, function: Callable[..., An
         try:
             return function(*arguments)
         except Exception as failure:
-            if not environment.is_the_compilers(failure) or arguments[0].dtype.name not in ("float32", "float64"):
-                raise
-            environment.warn_unusable(f"{family}/{name}", failure, device_of(arguments[0]))
-            _broken.add((family, name))
-            available.cache_clear()
-            _candidates.cache_clear()
-            return getattr(importlib.import_module(f"{_PACKAGE}.{family}"), kernel)(*arguments)
+            note = f"in {kernel} of {family}/{name}; using('reference') computes without it"
+            if note not in getattr(failure, "__notes__", ()):  # Numba raises the same exception object again
+                failure.add_note(note)
+            raise
 
     return call
 

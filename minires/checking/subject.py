@@ -92,7 +92,7 @@ class TensorSubject:
         named = dict(_named(parameters))
         for root in modules:
             named.update(root.named_parameters())
-        self._originals = [(tensor, tensor.data, tensor.grad) for tensor in named.values()]
+        self._originals = [(tensor, tensor.data, tensor.grad, tensor.version) for tensor in named.values()]
         for name, tensor in named.items():
             given = tensor.dtype
             tensor.data = tensor.data.astype(dtype)
@@ -198,8 +198,8 @@ class TensorSubject:
 
     def close(self) -> None:
         """See :class:`Subject`: the parameters and state hold the very arrays that they held before."""
-        for tensor, data, grad in self._originals:
-            tensor.data, tensor.grad = data, grad
+        for tensor, data, grad, version in self._originals:
+            tensor.data, tensor.grad, tensor.version = data, grad, version
         self._state.restore()
 
 

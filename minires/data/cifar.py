@@ -18,6 +18,8 @@ from minires.data.files import find, read
 
 SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
+MOST_RECORDS = 50_000  # of any file: CIFAR-100's train.bin
+MOST_TEXT = 1 << 16  # bytes of class names
 
 
 def load_cifar10(folder: str | Path) -> Dataset:
@@ -38,15 +40,25 @@ def load_cifar100(folder: str | Path) -> Dataset:
 def _load(name: str, folder: Path, train: Sequence[str], test: str, class_names: str, *, label_bytes: int) -> Dataset:
     number = name.removeprefix("cifar")
     source = f"unpack https://www.cs.toronto.edu/~kriz/cifar-{number}-binary.tar.gz there (the binary version)"
-    classes = tuple(read(find(folder, class_names, source)).decode().split())
+    classes = _read_names(find(folder, class_names, source))
     parts = [_read_records(find(folder, file, source), label_bytes) for file in train]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return prepare(name, (images, labels), _read_records(find(folder, test, source), label_bytes), classes)
 
 
+def _read_names(path: Path) -> tuple[str, ...]:
+    try:
+        classes = tuple(read(path, MOST_TEXT).decode().split())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be text, a class on each line ({error}); fetch it again") from error
+    if not classes or len(set(classes)) < len(classes):
+        raise ValueError(f"{path} must name each class once, on a line of its own; fetch it again")
+    return classes
+
+
 def _read_records(path: Path, label_bytes: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    content = np.frombuffer(read(path), np.uint8)
     length = label_bytes + PIXELS
+    content = np.frombuffer(read(path, MOST_RECORDS * length), np.uint8)
     if not content.size or content.size % length:
         raise ValueError(
             f"{path} has {content.size} bytes, which is no whole number of records of {length}; it is damaged, cut "

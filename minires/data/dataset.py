@@ -69,7 +69,8 @@ def prepare(
     divided by the standard deviation of all training pixels. The paper doesn't divide; the batch norm behind the first
     convolution makes the scale immaterial there, and a net without one needs it.
 
-    Raises ValueError for a label that names no class, for no training images, and for images that are all the same.
+    Raises ValueError for a label that names no class, for no training images or pixels, and for images that are all the
+    same.
     """
     for split, labels in (("training", train[1]), ("test", test[1])):
         if labels.size and labels.max() >= len(classes):
@@ -77,8 +78,8 @@ def prepare(
                 f"{name}: {split} label {labels.max()} at position {labels.argmax()} names none of "
                 f"{len(classes)} classes; the file is damaged or of another data set"
             )
-    if not len(train[0]):
-        raise ValueError(f"{name}: there are no training images")
+    if not train[0].size:
+        raise ValueError(f"{name}: there are no training images, or no pixels in them: {train[0].shape}")
     mean = train[0].mean(0, dtype=np.float64).astype(np.float32)  # (C, H, W)
     std = float(train[0].std(dtype=np.float64))
     if not std:

@@ -65,7 +65,7 @@ class Loader:
 
     def state_dict(self) -> dict[str, Any]:
         """The generator's state, which JSON can hold: taken between two iterations, it determines all later ones."""
-        return {"rng": self.rng.bit_generator.state if self.rng is not None else None}
+        return {"rng": _plain(self.rng.bit_generator.state) if self.rng is not None else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state_dict` gave. Raises ValueError when it is another kind of generator's."""
@@ -75,3 +75,10 @@ class Loader:
             raise ValueError(f"Loader: the state is of generator {kinds[0]}, this loader's is {kinds[1]}")
         if self.rng is not None:
             self.rng.bit_generator.state = given
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with lists and numbers of Python's instead of NumPy's, in which some generators keep their state."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from minires.dtypes import checked_dtype
 from minires.graph import watching
 from minires.tensor import Parameter, Tensor
-from minires_kernels.arrays import Array, array_module, to_cpu, to_gpu
+from minires_kernels.arrays import Array, array_module, checked_device, on_device
 from minires_kernels.fit import unwritable
 
 
@@ -99,19 +100,21 @@ class Module:
 
     def astype(self, dtype: Any) -> Module:
         """Convert all floating-point parameters and state to ``dtype``, in place. Returns the module."""
-        return self._convert(lambda array: array.astype(dtype) if array.dtype.kind == "f" else array)
+        dtype = checked_dtype(dtype, "astype")
+        return self._convert(lambda array: array.astype(dtype, copy=False) if array.dtype.kind == "f" else array)
 
     def to(self, device: str) -> Module:
         """Move all parameters and state to ``"cpu"`` or ``"cuda"``, in place. Returns the module."""
-        if device not in ("cpu", "cuda"):
-            raise ValueError(f"to: device must be 'cpu' or 'cuda', got {device!r}")
-        return self._convert(to_cpu if device == "cpu" else to_gpu)
+        checked_device(device)
+        return self._convert(lambda array: on_device(array, device))
 
     def _convert(self, convert: Any) -> Module:
         for module in self.modules():
             for name, value in vars(module).items():
                 if isinstance(value, Parameter):
-                    value.data, value.grad = convert(value.data), None
+                    converted = convert(value.data)
+                    if converted is not value.data:  # what stays as it is keeps its gradient, and hasn't changed
+                        value.data, value.grad = converted, None
                 elif _is_array(value):
                     setattr(module, name, convert(value))
         return self
@@ -158,6 +161,8 @@ class Module:
         }
         for name, value in values.items():
             own[name][...] = value
+        for parameter in self.parameters():
+            parameter.changed()
 
     def _named_arrays(self) -> Iterator[tuple[str, Array]]:
         """(path, array) of every parameter and all state; what is shared comes under each of its paths."""
@@ -166,6 +171,16 @@ class Module:
                 array = value.data if isinstance(value, Parameter) else value
                 if _is_array(array):
                     yield (f"{path}.{name}" if path else name), array
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Its attributes, for copy and pickle. Raises RuntimeError for one that is a tensor with a graph."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                raise RuntimeError(
+                    f"copy, pickle: {type(self).__name__}.{name} is a tensor of shape {value.shape} made by "
+                    f"{value.creator!r}, and a graph can't be copied; keep its numbers alone: .detach()"
+                )
+        return vars(self)
 
     # ---------------------------------------------------------------- text
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-import numpy as np
-
 from minires.tensor import Parameter
 from minires_kernels import update
-from minires_kernels.arrays import Array, array_module, to_cpu, to_gpu
+from minires_kernels.arrays import Array, array_module, on_device
 
 Form = Literal["torch", "caffe"]
 
@@ -65,6 +63,7 @@ class SGD:
             if velocity is not None:
                 self._velocities[parameter] = velocity
             update.sgd(parameter.data, parameter.grad, velocity, *settings)
+            parameter.changed()
 
     def _moves(self, index: int, group: Mapping[str, Any]) -> Iterator[tuple[Parameter, Array | None, tuple[Any, ...]]]:
         """(parameter, velocity, settings) of each update that ``step`` does in this group, each checked."""
@@ -86,12 +85,10 @@ class SGD:
 
     def _velocity(self, parameter: Parameter) -> Array:
         """Its velocity, where the parameter is and of its dtype: a net may be converted between two steps."""
-        library, velocity = array_module(parameter.data), self._velocities.get(parameter)
+        velocity = self._velocities.get(parameter)
         if velocity is None:
-            return library.zeros_like(parameter.data)
-        if array_module(velocity) is not library:
-            velocity = to_cpu(velocity) if library is np else to_gpu(velocity)
-        return velocity.astype(parameter.dtype, copy=False)
+            return array_module(parameter.data).zeros_like(parameter.data)
+        return on_device(velocity, parameter.device).astype(parameter.dtype, copy=False)
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""

@@ -5,6 +5,7 @@ from minires.training.metrics import top_k_errors
 from minires.training.progress import progress
 from minires.training.trainer import DivergenceError, Epoch, Trainer, evaluate
 from minires.training.warmup import WarmUp, warm_up
+from minires.training.writing import run_folder, write_file
 
 __all__ = [
     "Checkpoint",
@@ -15,7 +16,9 @@ __all__ = [
     "evaluate",
     "load_checkpoint",
     "progress",
+    "run_folder",
     "save_checkpoint",
     "top_k_errors",
     "warm_up",
+    "write_file",
 ]

@@ -7,12 +7,10 @@ digits of :mod:`minires.data.digits` (8x8), nets of the paper's CIFAR family wit
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +25,7 @@ from minires.tensor import Tensor
 from minires.training.plots import plot_training_errors
 from minires.training.progress import progress
 from minires.training.trainer import Epoch, Trainer
+from minires.training.writing import run_folder, write_csv, write_file
 
 NETS = ("plain20", "plain56", "resnet56", "preact_resnet56")
 KINDS = {"plain": "plain", "resnet": "residual (2015)", "preact_resnet": "pre-activation (2016)"}
@@ -56,14 +55,20 @@ class Result:
     seconds: float
 
 
-def run_demo(folder: str | Path, *, epochs: int = EPOCHS, nets: Sequence[str] = NETS) -> list[Result]:
+def run_demo(folder: str | Path | None = None, *, epochs: int = EPOCHS, nets: Sequence[str] = NETS) -> list[Result]:
     """Check gradients, train ``nets``, print the table; write everything into ``folder``.
 
-    ``training-error.png`` (the curves), ``table.txt``, ``log.csv`` (each epoch of each net) and ``skip-gradients.txt``
-    (the gradient at each skip connection of the residual nets). Everything random comes from one fixed seed.
+    ``training-error.png`` (the curves), ``table.txt``, ``log.csv`` (each epoch of each net, added as the nets are
+    trained) and ``skip-gradients.txt`` (the gradient at each skip connection of the residual nets). Everything random
+    comes from one fixed seed. ``folder`` must be new or empty; None: the first of ``runs/demo-1``, ``-2`` ... that is
+    free. Raises ValueError for a folder that holds something.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with run_folder(folder, "runs/demo") as own_folder:
+        return _run_demo(own_folder, epochs, nets)
+
+
+def _run_demo(folder: Path, epochs: int, nets: Sequence[str]) -> list[Result]:
+    print(f"The results go to {folder}.")
     print("Gradients of one block of each kind, against finite differences in float64:")
     for line in check_blocks():
         print(f"  {line}")
@@ -72,16 +77,15 @@ def run_demo(folder: str | Path, *, epochs: int = EPOCHS, nets: Sequence[str] = 
     for name in nets:
         net, result, curves[name] = train_one(name, data, epochs)
         results.append(result)
+        write_log(folder / "log.csv", curves)
         if "resnet" in name:
             title = f"{name} after training, on the first {BATCH} training images"
             skips.append(f"{title}\n\n{skip_gradients(net, data)}\n")
     text = f"{result_table(results)}\n\n{conclusion(results)}".rstrip() + "\n"
-    print(f"\n{text}")
-    (folder / "table.txt").write_text(text)
-    (folder / "skip-gradients.txt").write_text("\n".join(skips))
-    write_log(folder / "log.csv", curves)
+    write_file(folder / "table.txt", text.encode())
+    write_file(folder / "skip-gradients.txt", "\n".join(skips).encode())
     plot_training_errors(curves, folder / "training-error.png", title="digits 8x8: plain and residual nets")
-    print(f"written to {folder}: training-error.png, table.txt, log.csv, skip-gradients.txt")
+    print(f"\n{text}\nwritten to {folder}: training-error.png, table.txt, log.csv, skip-gradients.txt")
     return results
 
 
@@ -183,8 +187,6 @@ def conclusion(results: Sequence[Result]) -> str:
 def write_log(path: Path, curves: dict[str, list[Epoch]]) -> None:
     """Each epoch of each net as a line of CSV; without the seconds, so that two runs write the same bytes."""
     columns = [name for name in Epoch.__dataclass_fields__ if name != "seconds"]
-    with path.open("w", newline="") as file:
-        writer: Any = csv.writer(file)
-        writer.writerow(["net", *columns])
-        for net, epochs in curves.items():
-            writer.writerows([net, *(getattr(epoch, column) for column in columns)] for epoch in epochs)
+    epochs = [(net, epoch) for net, curve in curves.items() for epoch in curve]
+    rows = [[net, *(getattr(epoch, column) for column in columns)] for net, epoch in epochs]
+    write_csv(path, [["net", *columns], *rows])

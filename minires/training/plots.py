@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from minires.training.trainer import Epoch
+from minires.training.writing import write_file
 
 
 def plot_training_errors(curves: Mapping[str, Sequence[Epoch]], path: str | Path, *, title: str = "") -> None:
@@ -27,4 +29,6 @@ def plot_training_errors(curves: Mapping[str, Sequence[Epoch]], path: str | Path
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120, format="png")
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format="png")
+    write_file(path, picture.getvalue())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from minires.optim import SGD, ReduceLROnPlateau
 from minires.tensor import Tensor
 from minires.training.metrics import top_k_errors
 from minires.training.progress import Progress, Silence
+from minires.training.writing import write_csv
 from minires_kernels.arrays import array_module, to_cpu
 
 Array = np.ndarray[Any, Any]
@@ -51,10 +51,11 @@ class Epoch:
         return self.train_error if math.isnan(self.test_error) else self.test_error
 
     def __str__(self) -> str:
+        test = "" if math.isnan(self.test_error) else f"  test {self.test_error:.2f} %, loss {self.test_loss:.3f}"
         return (
-            f"epoch {self.epoch:3}  lr {self.lr:g}  train loss {self.train_loss:.4f} error {self.train_error:5.2f} %"
-            f"  test loss {self.test_loss:.4f} error {self.test_error:5.2f} %  {self.seconds:.1f} s"
-        )
+            f"epoch {self.epoch:3}  lr {self.lr:g}  train {self.train_error:.2f} %, loss {self.train_loss:.3f}"
+            f"{test}  {self.seconds:.1f} s"
+        )  # at most 80 columns wide
 
 
 class DivergenceError(RuntimeError):
@@ -65,9 +66,9 @@ class Trainer:
     """Trains ``net`` with ``optimizer`` on softmax cross-entropy.
 
     ``schedule``: stepped after each training step, or, for a ``ReduceLROnPlateau``, after each epoch with the test
-    error (the training error where there is no test split). ``log``: a CSV file, a line per epoch, written as they end.
-    ``progress``: see :mod:`minires.training.progress`. ``after_epoch(epoch, is_best)`` is called at the end of each,
-    for checkpoints; best is the lowest error so far, see :meth:`Epoch.judged_by`.
+    error (the training error where there is no test split). ``log``: a new CSV file, a line per epoch, written as they
+    end. ``after_epoch(epoch, is_best)`` is called at the end of each, for checkpoints; best is the lowest error so far,
+    see :meth:`Epoch.judged_by`. ``progress``, see :mod:`minires.training.progress`, hears of an epoch after that.
     """
 
     def __init__(
@@ -89,16 +90,24 @@ class Trainer:
     def fit(self, loader: Loader, epochs: int, *, test: Split | None = None) -> list[Epoch]:
         """Train for ``epochs`` epochs; returns the log. Without ``test`` its columns are NaN.
 
-        A second call goes on, with the same log. Raises ValueError for a loader or a test split without images, and
-        DivergenceError when the loss or a gradient isn't finite: it names the first node of the graph that wasn't, and
-        net and optimizer get back what they were at the end of the last good epoch (or at the start).
+        A second call goes on, with the same log. Raises ValueError for a loader or a test split without images and for
+        a log that exists, and DivergenceError when the loss or a gradient isn't finite: it names the first node of the
+        graph that wasn't, and net and optimizer get back what they were at the end of the last good epoch (or at the
+        start).
         """
         if not len(loader) or (test is not None and not len(test)):
             raise ValueError("Trainer.fit: there is nothing to train on, or to test with: a split has no images")
-        if self.log is not None and not self.history:
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            with self.log.open("w", newline="") as file:
-                csv.writer(file).writerow([field.name for field in fields(Epoch)])
+        if not self.history:
+            self._claim_log()
+        try:
+            self._write_log()
+            self._fit(loader, epochs, test)
+        finally:
+            if self.log is not None and not self.history:
+                self.log.unlink(missing_ok=True)  # there is nothing to tell
+        return self.history
+
+    def _fit(self, loader: Loader, epochs: int, test: Split | None) -> None:
         for _ in range(epochs):
             good = self.net.state_dict(), self.optimizer.state_dict()
             try:
@@ -111,13 +120,28 @@ class Trainer:
                 raise
             is_best = all(epoch.judged_by() < other.judged_by() for other in self.history)
             self.history.append(epoch)
-            if self.log is not None:
-                with self.log.open("a", newline="") as file:
-                    csv.writer(file).writerow(asdict(epoch).values())
-            self.progress.epoch(str(epoch))
+            self._write_log()
             if self.after_epoch is not None:
                 self.after_epoch(epoch, is_best)
-        return self.history
+            self.progress.epoch(str(epoch))  # last: what a person has read about is saved
+
+    def _claim_log(self) -> None:
+        """Make the log, so that no other training takes the same file, as this one takes no other's."""
+        if self.log is None:
+            return
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.log.open("x").close()
+        except FileExistsError:
+            raise ValueError(
+                f"Trainer.fit: the log {self.log} exists, perhaps that of an earlier training; name another file, or "
+                "remove it"
+            ) from None
+
+    def _write_log(self) -> None:
+        if self.log is not None:
+            rows = [asdict(epoch).values() for epoch in self.history]
+            write_csv(self.log, [[field.name for field in fields(Epoch)], *rows])
 
     def _epoch(self, loader: Loader, test: Split | None) -> Epoch:
         start, number = time.perf_counter(), len(self.history) + 1

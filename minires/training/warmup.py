@@ -42,8 +42,8 @@ def warm_up(net: Module, shape: Sequence[int], batch: int, *, progress: Progress
     """Do two training steps of ``net`` on ``batch`` random images of ``shape`` (C, H, W), float32; put ``net`` back.
 
     Which kernels a step needs depends on the shapes, the batch's size among them. Parameters, state and mode are as
-    before; gradients are forgotten. ``progress`` hears of the three parts of the first step as of three batches, and
-    of each function that is compiled. Raises ValueError for a batch or a shape that is empty.
+    before; gradients are forgotten. ``progress`` hears of the three parts of the first step as of three batches.
+    Raises ValueError for a batch or a shape that is empty.
     """
     if batch < 1 or len(shape) != 3 or min(shape) < 1:
         raise ValueError(
@@ -54,8 +54,6 @@ def warm_up(net: Module, shape: Sequence[int], batch: int, *, progress: Progress
 
     def tell(name: str, compiled: bool) -> None:
         ready[compiled].append(name)
-        if compiled:
-            shown.epoch(f"compiled {name}")
 
     images = Tensor(np.random.default_rng(0).standard_normal((batch, *shape), np.float32))
     before, was_training = net.state_dict(), net.training

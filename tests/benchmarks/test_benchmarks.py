@@ -1,6 +1,11 @@
 """The benchmarks run, check what they time, and compare honestly. No test here asserts a time."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,9 +138,9 @@ def test_a_case_above_the_roofline_is_measured_again_with_new_peaks(monkeypatch,
 
     monkeypatch.setattr(kernels.roofline, "measure", lambda threads: next(peaks))
     monkeypatch.setattr(kernels, "measure", measure)
-    monkeypatch.setattr(kernels, "_torch", lambda threads: None)
+    monkeypatch.setattr(kernels.pytorch, "find", lambda threads: None)
     monkeypatch.setattr(kernels, "retain_pages", lambda: None)
-    monkeypatch.setattr(kernels, "write", lambda *row: "nowhere")
+    monkeypatch.setattr(kernels, "write", lambda *rows, **options: "nowhere")
     monkeypatch.setattr("sys.argv", ["kernels", "update", "--match", "resnet20"])
     with pytest.raises(SystemExit) as ended:
         kernels.main()
@@ -198,7 +203,56 @@ def test_a_start_is_timed_in_a_process_of_its_own_and_a_failing_one_gives_its_re
     for runs in (good, bad):
         runs.add(tmp_path, 1)
     assert startup.row("import", "numpy", good)["n"] == 1
-    assert startup.row("import", "nothing", bad)["missing"] == "KeyError: 'no such work'"
+    assert "invalid choice: 'no such work'" in startup.row("import", "nothing", bad)["missing"]
+
+
+PROGRAMS = [path.stem for path in Path(kernels.__file__).parent.glob("*.py") if "__main__" in path.read_text()]
+
+
+def program(name, *arguments, folder):
+    """A benchmark as a program, in ``folder``, where PyTorch can't be imported."""
+    (folder / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    search = os.pathsep.join([str(folder), *sys.path])
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    return subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": search}, cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help_needs_no_peer_measures_nothing_and_writes_nothing(name, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in results.FOLDER.iterdir()}
+    done = program(name, "--help", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
+    assert {path: path.stat().st_mtime_ns for path in results.FOLDER.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["convergence", "gradients"])
+def test_what_can_do_nothing_without_its_peer_says_how_to_install_it(name, tmp_path):
+    done = program(name, folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        f"{name}: compares with PyTorch, which is not installed here; pip install torch==2.13.0"
+    )
+
+
+def test_what_is_tried_leaves_the_recorded_results_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(results, "TRIED", tmp_path / "runs")
+    assert results.write("a", [{"x": 1}], 1, record=True) == tmp_path / "results" / "a.jsonl"
+    assert results.write("a", [{"x": 2}], 1, record=False) == tmp_path / "runs" / "a.jsonl"
+    assert [results.read(tmp_path / name / "a.jsonl")[1][0]["x"] for name in ("results", "runs")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("kernels", ["--match", "relu"]), ("kernels", ["activation"]), ("gradients", ["resnet20"]), ("convergence", [])],
+)
+def test_a_part_of_the_results_is_not_recorded_for_all_of_them(name, arguments, tmp_path):
+    done = program(name, *arguments, "--record", folder=tmp_path)
+    assert done.returncode == 2
+    assert "--record replaces the results of " in done.stderr
 
 
 def write_results(path, machine, seconds):
@@ -244,3 +298,26 @@ def test_a_training_step_learns_and_its_gradients_are_checked(monkeypatch):
     step = training_step.our_step(net, images, labels)
     losses = [step() for _ in range(8)]
     assert losses[-1] < losses[0]
+
+
+def test_a_wrong_kernel_is_told_by_its_axes():
+    case = Case("shortcut", "subsample_and_pad", "small", lambda rng: (), (1, 1))
+    expected = np.ones((2, 3, 4, 5))
+    wrong = expected.copy()
+    wrong[1, :, 3] = 5
+    with pytest.raises(RuntimeError, match=r"y: 15 of 120 elements are wrong, all at n = 1 \(the last\), oh = 3 \(the"):
+        kernels._checked(case, "mine", wrong.copy, [expected])
+
+
+def test_what_is_not_measured_is_said(monkeypatch):
+    def load(family, name):
+        if name == "foreign":
+            raise ImportError("activation: implementation 'foreign' is not available (why); pip install it")
+        return SimpleNamespace(DEVICE="cuda") if name == "mine" else SimpleNamespace()
+
+    monkeypatch.setattr(kernels, "implementations", lambda family: ("reference", "mine", "foreign"))
+    monkeypatch.setattr(kernels, "load", load)
+    assert list(kernels.left_out("activation")) == [
+        "not measured: activation/mine is for 'cuda'; times are taken on the CPU\n",
+        "not measured: activation: implementation 'foreign' is not available (why); pip install it\n",
+    ]

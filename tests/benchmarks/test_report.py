@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import report, results
+from minires_kernels.convolution import EXACT
 
 
 def environment(cpu="quick", commit="abc1234", dirty=False):
@@ -56,12 +57,12 @@ def save(folder, name, rows, **details):
 
 def test_the_report_needs_results(folder):
     with pytest.raises(SystemExit, match="no results yet"):
-        report.main()
+        report.main([])
 
 
 def test_the_readme_gets_the_tables_between_its_markers(folder):
     save(folder, "training_step_a", [step("a"), step("a", "torch", 1.5, 0.15)])
-    report.main()
+    report.main([])
     text = (folder / "README.md").read_text()
     assert text.startswith(f"before\n{report.BEGIN}\n")
     assert text.endswith(f"{report.END}\nafter\n")
@@ -70,7 +71,7 @@ def test_the_readme_gets_the_tables_between_its_markers(folder):
     assert (
         "quick, 256-bit vectors, 2 threads; NumPy 2.0, Numba 0.6; page-retaining malloc on both sides; commit abc1234."
     ) in text
-    report.main()
+    report.main([])
     assert (folder / "README.md").read_text() == text, "a second run changes nothing"
 
 
@@ -78,7 +79,7 @@ def test_a_readme_without_markers_is_left_alone(folder):
     save(folder, "training_step_a", [step("a")])
     (folder / "README.md").write_text("no markers")
     with pytest.raises(SystemExit, match=r"has lost its markers .*results/report\.md"):
-        report.main()
+        report.main([])
     assert (folder / "README.md").read_text() == "no markers"
 
 
@@ -109,12 +110,15 @@ def test_a_convolution_shows_what_users_get_and_what_would_be_faster():
     ]
     lines = report.convolution_table(rows)
     assert lines[2] == "| cifar 3x3 16->16 @32 N=128 | 1.00x (numba_cpu 1.20x) | not needed | 0.97x |"
-    assert lines[-1].endswith("The least: 0.97x (grad_weight cifar 3x3 16->16 @32 N=128).")
+    assert lines[4].endswith("The least: 0.97x (grad_weight cifar 3x3 16->16 @32 N=128).")
+    assert lines[5:] == [
+        f"\nWhy winograd4_cpu is taken for forward cifar 3x3 16->16 @32 N=128, though numba_cpu is faster: {EXACT.why}."
+    ]
 
 
 def test_the_kernels_get_a_table_and_a_plot(folder):
     save(folder, "kernels", [kernel("numba_cpu", 1.2, default=True), kernel("im2col", None)])
-    report.main()
+    report.main([])
     table = (folder / "kernels.md").read_text()
     assert "| convolution.forward cifar 3x3 16->16 @32 N=128 | **numba_cpu** | 1.000 ms | 2% | 100.0 |" in table
     assert (folder / "roofline.png").read_bytes().startswith(b"\x89PNG")
@@ -141,7 +145,7 @@ def test_planted_mistakes_show_who_notices_how_many_and_what_is_missed(folder):
         {"candidate": "nobody's", "missing": "nobody is not installed here"},
     ]
     save(folder, "checking_peers", scores)
-    report.main()
+    report.main([])
     text = (folder / "report.md").read_text()
     assert "| ours | 5 of 5 |  |\n| theirs | 1 of 5 | one, two, three, ... |" in text
     assert "| nobody's | not measured: nobody is not installed here |  |" in text

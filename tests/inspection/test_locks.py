@@ -37,7 +37,7 @@ def test_without_check_the_same_damage_goes_unnoticed_and_falsifies_the_gradient
     x = leaf(3)
     with record():
         y = x.exp()
-        y.data += 1
+        y.data[:] += 1  # into the array: an assignment, `y.data += 1`, would be noticed
         y.sum().backward()
     np.testing.assert_array_equal(x.grad, np.exp(x.data) + 1)
 

@@ -10,45 +10,97 @@ import inspect
 import numpy as np
 import pytest
 
-from minires_kernels import available, convolution, families, kernels, load, using
-from minires_kernels.arrays import channels_last, is_channels_last
+from minires_kernels import available, families, implementations, kernels, load, using
+from minires_kernels.arrays import channels_last, is_channels_last, to_cpu, to_gpu
+from minires_kernels.differences import difference
+from minires_kernels.registry import lacking
 from minires_kernels.window import Window
 from tests.kernels.cases import CASES, GEOMETRIES, POOLS
 
 # A plain float32 sum of a few hundred terms; float64 has ten digits to spare.
 USUAL_TOLERANCE = {"float32": 2e-6, "float64": 1e-12}
 
-IMPLEMENTED = [(family, name) for family in families() for name in available(family, "cpu")]
-KERNELS = [(family, name, kernel) for family, name in IMPLEMENTED for kernel in kernels(family)]
+
+def unusable(family, name):
+    """Why an implementation can't be tried on this machine, or None. A mistake in its file is no such reason."""
+    try:
+        module = load(family, name)
+    except ImportError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            return str(error)
+        raise
+    if getattr(module, "DEVICE", "cpu") == "cuda":
+        try:
+            to_gpu(np.zeros(1))
+        except Exception as error:
+            return f"{family}/{name} needs a GPU: {error}"
+    return None
+
+
+IMPLEMENTED = [(family, name) for family in families() for name in implementations(family)]
+UNUSABLE = {each: unusable(*each) for each in IMPLEMENTED}
+KERNELS = [
+    (family, name, kernel)
+    for family, name in IMPLEMENTED
+    for kernel in kernels(family)
+    if UNUSABLE[family, name] or kernel not in lacking(family, name)
+]
 CALLS = [(name, case) for family, name, kernel in KERNELS for case in CASES[family, kernel]]
+
+
+def tried(rows, key=lambda row: row[:2]):
+    """``rows``; those of an implementation, (family, name) = ``key(row)``, that can't be tried here are skipped."""
+    skip = pytest.mark.skip
+    return [pytest.param(*row, marks=skip(reason=why) if (why := UNUSABLE[key(row)]) else ()) for row in rows]
 
 
 def identify(value):
     return str(value) if isinstance(value, str) else f"{value.family}.{value.kernel}-{value}"
 
 
-every_call = pytest.mark.parametrize(("implementation", "case"), CALLS, ids=identify)
-every_kernel = pytest.mark.parametrize(("family", "implementation", "kernel"), KERNELS)
-every_implementation = pytest.mark.parametrize(("family", "implementation"), IMPLEMENTED)
+def calls(rows):
+    rows = tried(rows, key=lambda row: (row[1].family, row[0]))
+    return pytest.mark.parametrize(("implementation", "case"), rows, ids=identify)
+
+
+def every_implementation_of(family):
+    rows = tried([(name,) for name in implementations(family)], key=lambda row: (family, *row))
+    return pytest.mark.parametrize("implementation", rows)
+
+
+every_call = calls(CALLS)
+every_kernel = pytest.mark.parametrize(("family", "implementation", "kernel"), tried(KERNELS))
+every_implementation = pytest.mark.parametrize(("family", "implementation"), tried(IMPLEMENTED))
+
+
+def call(family, implementation, kernel, *arguments):
+    """The results of one call as a tuple; by whoever steps in where the implementation doesn't cover it.
+
+    An implementation for the GPU gets its arrays there, and they come back.
+    """
+    module = load(family, implementation)
+    on_gpu = getattr(module, "DEVICE", "cpu") == "cuda"
+    arguments = [to_gpu(each) if on_gpu and isinstance(each, np.ndarray) else each for each in arguments]
+    covers = getattr(module, "covers", None)
+    if covers is None or covers(kernel, *arguments):
+        function = getattr(module, kernel)
+    else:
+        function = getattr(importlib.import_module(f"minires_kernels.{family}"), kernel)
+    with using(implementation):
+        result = function(*arguments)
+    if family == "update":  # the one family that writes its arguments: they are its results
+        assert result is None
+        result = arguments[0], arguments[2]
+    results = result if isinstance(result, tuple) else (result,)
+    return tuple(each if each is None or not on_gpu else to_cpu(each) for each in results)
 
 
 def run(case, implementation, arguments):
-    """The results of one call as a tuple; by whoever steps in where the implementation doesn't cover it."""
-    module = load(case.family, implementation)
-    covers = getattr(module, "covers", None)
-    if covers is None or covers(case.kernel, *arguments):
-        function = getattr(module, case.kernel)
-    else:
-        function = getattr(importlib.import_module(f"minires_kernels.{case.family}"), case.kernel)
-    if case.family == "update":  # the one family that writes its arguments: they are its results
+    """The results of one call of a case; what the family writes is copied first."""
+    if case.family == "update":
         parameter, grad, velocity, *options = arguments
-        parameter, velocity = copied(parameter), velocity if velocity is None else copied(velocity)
-        with using(implementation):
-            assert function(parameter, grad, velocity, *options) is None
-        return parameter, velocity
-    with using(implementation):
-        result = function(*arguments)
-    return result if isinstance(result, tuple) else (result,)
+        arguments = copied(parameter), grad, velocity if velocity is None else copied(velocity), *options
+    return call(case.family, implementation, case.kernel, *arguments)
 
 
 def copied(x):
@@ -65,17 +117,21 @@ def tolerance(case, implementation, dtype):
     return getattr(load(case.family, implementation), "TOLERANCE", USUAL_TOLERANCE)[dtype]
 
 
-def assert_near(results, expected, limit):
+def assert_near(results, expected, limit, names=None):
+    """Each result is within ``limit`` of what is expected, relative to the largest finite number expected."""
     assert len(results) == len(expected)
-    for result, value in zip(results, expected, strict=True):
+    for result, value, name in zip(results, expected, names or ["result"] * len(expected), strict=True):
         if value is None:
             assert result is None
             continue
-        assert result.shape == value.shape
-        finite = np.isfinite(value)
-        np.testing.assert_array_equal(np.asarray(result)[~finite], value[~finite])
-        largest = np.abs(value[finite]).max(initial=0)
-        np.testing.assert_allclose(np.asarray(result)[finite], value[finite], rtol=0, atol=limit * largest)
+        largest = np.abs(value[np.isfinite(value)]).max(initial=0)
+        problem = difference(np.asarray(result), np.asarray(value), limit * largest, name)
+        assert not problem, problem
+
+
+def names(case):
+    """What the contract calls the results of a case."""
+    return importlib.import_module(f"minires_kernels.{case.family}").KERNELS[case.kernel]
 
 
 def frozen(arguments):
@@ -93,7 +149,7 @@ def frozen(arguments):
 def test_agrees_with_the_oracle_and_leaves_its_inputs_alone(implementation, case, dtype):
     arguments = frozen(case.arguments(dtype))
     results = run(case, implementation, arguments)
-    assert_near(results, case.expected(dtype), tolerance(case, implementation, dtype))
+    assert_near(results, case.expected(dtype), tolerance(case, implementation, dtype), names(case))
     for result in results:
         if result is not None:
             assert isinstance(result, np.ndarray)
@@ -130,7 +186,7 @@ def test_accepts_any_strides(implementation, case, layout):
         layout(argument) if isinstance(argument, np.ndarray) and argument.ndim else argument for argument in arguments
     ]
     results = run(case, implementation, frozen(strided))
-    assert_near(results, case.expected("float32"), tolerance(case, implementation, "float32"))
+    assert_near(results, case.expected("float32"), tolerance(case, implementation, "float32"), names(case))
 
 
 def in_records(x):
@@ -148,12 +204,10 @@ def test_accepts_arrays_that_are_not_aligned(family, implementation, kernel):
         for argument in case.arguments("float32")
     ]
     results = run(case, implementation, frozen(arguments))
-    assert_near(results, case.expected("float32"), tolerance(case, implementation, "float32"))
+    assert_near(results, case.expected("float32"), tolerance(case, implementation, "float32"), names(case))
 
 
-@pytest.mark.parametrize(
-    ("implementation", "case"), [call for call in CALLS if call[1].family != "update"], ids=identify
-)  # update's results are its arguments
+@calls([row for row in CALLS if row[1].family != "update"])  # update's results are its arguments
 def test_results_share_memory_with_nothing(implementation, case):
     arguments = case.arguments("float32")
     results = [result for result in run(case, implementation, arguments) if result is not None]
@@ -221,36 +275,39 @@ def assert_adjoint(image, upstream, x, gradient):
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda geometry: geometry[0])
-@pytest.mark.parametrize("implementation", available("convolution", "cpu"))
+@every_implementation_of("convolution")
 def test_both_gradients_of_a_convolution_are_its_adjoints(implementation, geometry, rng):
     _, x_shape, O, groups, window = geometry
     x, weight = rng.normal(size=x_shape), rng.normal(size=(O, x_shape[1] // groups, *window.size))
-    with using(implementation):
-        y = convolution.forward(x, weight, window, groups)
-        g = rng.normal(size=y.shape)
-        assert_adjoint(y, g, x, convolution.grad_input(g, weight, x_shape, window, groups))
-        assert_adjoint(y, g, weight, convolution.grad_weight(g, x, window, groups))
+    (y,) = call("convolution", implementation, "forward", x, weight, window, groups)
+    g = rng.normal(size=y.shape)
+    (grad_x,) = call("convolution", implementation, "grad_input", g, weight, x_shape, window, groups)
+    assert_adjoint(y, g, x, grad_x)
+    (grad_weight,) = call("convolution", implementation, "grad_weight", g, x, window, groups)
+    assert_adjoint(y, g, weight, grad_weight)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda geometry: geometry[0])
-@pytest.mark.parametrize("implementation", available("patches", "cpu"))
+@every_implementation_of("patches")
 def test_col2im_is_the_adjoint_of_im2col(implementation, geometry, rng):
     _, x_shape, _, _, window = geometry
-    module, x = load("patches", implementation), rng.normal(size=x_shape)
-    columns = module.im2col(x, window)
+    x = rng.normal(size=x_shape)
+    (columns,) = call("patches", implementation, "im2col", x, window)
     g = rng.normal(size=columns.shape)
-    assert_adjoint(columns, g, x, module.col2im(g, x_shape, window))
+    (image,) = call("patches", implementation, "col2im", g, x_shape, window)
+    assert_adjoint(columns, g, x, image)
 
 
 @pytest.mark.parametrize("count_include_pad", [False, True])
 @pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool[0])
-@pytest.mark.parametrize("implementation", available("pooling", "cpu"))
+@every_implementation_of("pooling")
 def test_avg_pool_backward_is_the_adjoint_of_avg_pool(implementation, pool, count_include_pad, rng):
     _, x_shape, window, ceil_mode = pool
-    module, x = load("pooling", implementation), rng.normal(size=x_shape)
-    y = module.avg_pool(x, window, ceil_mode, count_include_pad)
+    x, options = rng.normal(size=x_shape), (window, ceil_mode, count_include_pad)
+    (y,) = call("pooling", implementation, "avg_pool", x, *options)
     g = rng.normal(size=y.shape)
-    assert_adjoint(y, g, x, module.avg_pool_backward(g, x_shape, window, ceil_mode, count_include_pad))
+    (grad_x,) = call("pooling", implementation, "avg_pool_backward", g, x_shape, *options)
+    assert_adjoint(y, g, x, grad_x)
 
 
 # ---- does it fail well?

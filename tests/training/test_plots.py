@@ -1,6 +1,7 @@
 """The plot of training errors is a PNG, the same bytes each time, and doesn't touch the user's matplotlib."""
 
 import builtins
+import os
 
 import pytest
 
@@ -33,6 +34,21 @@ def test_each_net_has_its_curve(tmp_path, monkeypatch):
     (axes,) = drawn[0].axes
     lines = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
     assert lines == {"plain56": ([1, 2, 3], [90, 80, 70]), "resnet56": ([1, 2, 3], [50, 10, 1])}
+
+
+def test_an_interruption_leaves_the_old_picture(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="plots are drawn by matplotlib")
+    path = tmp_path / "a.png"
+    plot_training_errors(CURVES, path)
+    content = path.read_bytes()
+
+    def fsync(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(KeyboardInterrupt):
+        plot_training_errors({"plain20": curve(3, 2, 1)}, path)
+    assert path.read_bytes() == content
 
 
 def test_without_matplotlib_it_says_how_to_get_it(tmp_path, monkeypatch):

@@ -144,9 +144,52 @@ def test_progress_hears_of_every_batch_and_epoch():
                          (2, 1, 3), (2, 2, 3), (2, 3, 3), str(history[1])]  # fmt: skip
 
 
-def test_a_line_of_the_log_reads_well():
-    line = str(Epoch(7, 0.01, 0.25, 12.5, 0.5, 20.0, 1.0, 3.21))
-    assert line == "epoch   7  lr 0.01  train loss 0.2500 error 12.50 %  test loss 0.5000 error 20.00 %  3.2 s"
+def test_a_line_of_the_log_reads_well_and_fits_a_terminal():
+    epoch = Epoch(7, 0.01, 0.25, 12.5, 0.5, 20.0, 1.0, 3.21)
+    assert str(epoch) == "epoch   7  lr 0.01  train 12.50 %, loss 0.250  test 20.00 %, loss 0.500  3.2 s"
+    assert len(str(epoch)) < 80
+    untested = Epoch(7, 0.01, 0.25, 12.5, math.nan, math.nan, math.nan, 3.21)
+    assert str(untested) == "epoch   7  lr 0.01  train 12.50 %, loss 0.250  3.2 s"
+
+
+def test_what_is_shown_is_saved_already(tmp_path):
+    module, path, told = net(), tmp_path / "log.csv", []
+
+    class Ear:
+        def batch(self, epoch, done, total):
+            pass
+
+        def epoch(self, line):
+            told.append(("shown", len(path.read_text().splitlines())))
+
+    def after_epoch(epoch, is_best):
+        told.append(("saved", len(path.read_text().splitlines())))
+
+    Trainer(module, sgd(module), log=path, progress=Ear(), after_epoch=after_epoch).fit(loader(), 2)
+    assert told == [("saved", 2), ("shown", 2), ("saved", 3), ("shown", 3)]
+
+
+def test_the_log_of_another_training_is_never_replaced(tmp_path):
+    path = tmp_path / "log.csv"
+    first = net()
+    Trainer(first, sgd(first), log=path).fit(loader(), 1)
+    content, second = path.read_text(), net()
+    with pytest.raises(ValueError, match=r"the log .*log.csv exists, .*; name another file, or remove it"):
+        Trainer(second, sgd(second), log=path).fit(loader(), 1)
+    assert path.read_text() == content
+    assert equal_states(second.state_dict(), net().state_dict())
+
+
+def test_a_training_that_fails_in_its_first_epoch_leaves_no_log_and_can_begin_again(tmp_path, monkeypatch):
+    module, path = net(), tmp_path / "runs" / "log.csv"
+    trainer = Trainer(module, sgd(module), log=path)
+    with monkeypatch.context() as broken:
+        broken.setattr(Trainer, "_step", lambda self, images, labels: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            trainer.fit(loader(), 1)
+    assert not path.exists()
+    trainer.fit(loader(), 1)
+    assert len(path.read_text().splitlines()) == 2
 
 
 # ---------------------------------------------------------------- divergence

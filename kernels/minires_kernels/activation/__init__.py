@@ -19,7 +19,13 @@ from minires_kernels.fit import require_alike
 from minires_kernels.registry import select
 
 FAMILY = "activation"
-KERNELS = ("relu", "relu_backward", "add", "add_relu")
+KERNELS = {
+    "relu": ("y",),
+    "relu_backward": ("grad_x",),
+    "add": ("sum",),
+    "add_relu": ("y",),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def relu(x: Array) -> Array:

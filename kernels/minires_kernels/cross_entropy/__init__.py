@@ -22,7 +22,11 @@ from minires_kernels.fit import axes, require, require_integers
 from minires_kernels.registry import select
 
 FAMILY = "cross_entropy"
-KERNELS = ("cross_entropy", "cross_entropy_backward")
+KERNELS = {
+    "cross_entropy": ("losses n", "probabilities n k"),
+    "cross_entropy_backward": ("grad_logits n k",),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def cross_entropy(logits: Array, target: Array, label_smoothing: float = 0.0) -> tuple[Array, Array]:

@@ -27,7 +27,13 @@ from minires_kernels.fit import IMAGES, axes, require
 from minires_kernels.registry import select
 
 FAMILY = "normalization"
-KERNELS = ("batch_statistics", "normalize", "batch_norm_backward", "normalize_backward")
+KERNELS = {
+    "batch_statistics": ("mean c", "variance c"),
+    "normalize": ("y n c h w",),
+    "batch_norm_backward": ("grad_x n c h w", "grad_weight c", "grad_bias c", "grad_addend n c h w"),
+    "normalize_backward": ("grad_x n c h w", "grad_weight c", "grad_bias c", "grad_addend n c h w"),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def batch_statistics(x: Array) -> tuple[Array, Array]:

@@ -21,7 +21,11 @@ from minires_kernels.registry import select
 from minires_kernels.window import Window
 
 FAMILY = "patches"
-KERNELS = ("im2col", "col2im")
+KERNELS = {
+    "im2col": ("columns n k l",),
+    "col2im": ("image n c h w",),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def im2col(x: Array, window: Window) -> Array:

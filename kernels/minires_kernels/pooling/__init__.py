@@ -21,7 +21,13 @@ from minires_kernels.registry import select
 from minires_kernels.window import Window
 
 FAMILY = "pooling"
-KERNELS = ("max_pool", "max_pool_backward", "avg_pool", "avg_pool_backward")
+KERNELS = {
+    "max_pool": ("y n c oh ow", "argmax n c oh ow"),
+    "max_pool_backward": ("grad_x n c h w",),
+    "avg_pool": ("y n c oh ow",),
+    "avg_pool_backward": ("grad_x n c h w",),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def max_pool(x: Array, window: Window, ceil_mode: bool = False) -> tuple[Array, Array]:

@@ -19,7 +19,11 @@ from minires_kernels.fit import IMAGES, Shape, axes, image_shape, require
 from minires_kernels.registry import select
 
 FAMILY = "shortcut"
-KERNELS = ("subsample_and_pad", "subsample_and_pad_backward")
+KERNELS = {
+    "subsample_and_pad": ("y n c oh ow",),
+    "subsample_and_pad_backward": ("grad_x n c h w",),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def subsample_and_pad(x: Array, channels: int, stride: int) -> Array:

@@ -21,7 +21,10 @@ from minires_kernels.fit import require_alike, require_apart, require_writable
 from minires_kernels.registry import select
 
 FAMILY = "update"
-KERNELS = ("sgd",)
+KERNELS = {
+    "sgd": ("parameter", "velocity"),
+}
+"""Each kernel, with the names of its results and of their axes: what a report of a difference calls them."""
 
 
 def sgd(

@@ -239,7 +239,7 @@ FILTERED, HALVED = Window.of(3, padding=1), Window.of(3, stride=2, padding=1)
     ],
 )
 def test_winograd_is_chosen_where_it_pays_and_never_for_float64(choice, dtype, channels, output, window, groups):
-    assert first_choice("grad_weight", np.dtype(dtype), channels, output, window, groups) == choice
+    assert first_choice("grad_weight", np.dtype(dtype), channels, output, window, groups).name == choice
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_winograd_is_chosen_where_it_pays_and_never_for_float64(choice, dtype, c
     ],
 )
 def test_each_kernel_takes_the_winograd_that_suits_it(kernel, channels, side, window, choice):
-    assert first_choice(kernel, np.dtype("float32"), channels, (128, side, side), window, 1) == choice
+    assert first_choice(kernel, np.dtype("float32"), channels, (128, side, side), window, 1).name == choice
 
 
 def test_a_dilated_window_with_many_channels_still_convolves(rng):
