@@ -173,7 +173,7 @@ def _group_text(group: Mapping[str, Any]) -> str:
 def _cure(parameter: Array, grad: Array, velocity: Array | None) -> str:
     if velocity is not None and velocity.shape != parameter.shape:
         return "its data was replaced since the last step; make a new SGD for the net's parameters"
-    if (getattr(grad, "shape", None), getattr(grad, "dtype", None)) != (parameter.shape, parameter.dtype):
+    if (grad.shape, grad.dtype) != (parameter.shape, parameter.dtype):
         return "its gradient isn't of its data; call zero_grad(), then backward again"
     return "replace the array: parameter.data = parameter.data.copy()"
 
