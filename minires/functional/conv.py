@@ -74,6 +74,11 @@ def conv2d(
     >>> conv2d(Tensor(images), Tensor(kernels), padding="same").shape  # doctest: +SKIP
     (2, 16, 32, 32)
 
+    An infinite or NaN pixel reaches the outputs that see it, and no others. float32 convolutions with 3x3 kernels may
+    be computed by Winograd's algorithm, whose outputs lie in tiles of 4 x 4 that share the rounding of the largest
+    pixel beneath them: beside one 10^5 times as large as the others these lose all but two digits, and zeros become
+    tiny. ``with minires.using("numba_cpu"):`` takes the direct sum, where each output has a rounding of its own.
+
     Raises TypeError for arguments that aren't tensors or mix dtypes; ValueError when channels, groups and bias don't
     fit each other or the window doesn't fit into the padded image.
     """

@@ -36,8 +36,8 @@ GRID = integers(
     # channels out padded to a tile's width and channels in to a vector's; numbers between positions of V, M, U, between
     # tiles of V and M; sizes
     *("C_padded", "O_padded", "V_step", "M_step", "U_step", "V_tile", "M_tile", "V_size", "M_size", "U_size"),
-    # channels in a strip of y, padded to a vector's; numbers in a strip; in the work space of one thread, which ends
-    # with it and what has been watched of outputs
+    # channels in a strip of y, padded to a vector's; numbers in a strip; in one thread's work space, at whose end lie a
+    # strip and what has been watched of outputs
     *("strip_O", "strip", "work"),
     # strides of the weight, and its first tap and the step to the next (grad_input turns filters round)
     *("weight_in", "weight_out", "first_tap", "next_tap"),

@@ -121,6 +121,25 @@ def test_what_is_not_finite_is_computed_again_without_mixing(
 
 
 @every_algorithm
+@pytest.mark.parametrize("outlier", [1e3, 1e5, 1e30])
+def test_what_an_outlier_costs_outputs_that_do_not_see_it(rng, m, stride, outlier):
+    """Nothing with F(2x2), which mixes no output with such a pixel; with F(4x4) a float32's rounding of the outlier."""
+    window = Window.of(3, stride=stride, padding=1)
+    x, weight, _ = arguments(rng, (1, 32, 16, 16), 16, window)
+    weight /= 17  # outputs around 1
+    x[0, 7, 5, 6] = 0
+    blind = numba_cpu.forward(np.isin(np.arange(x.size), 7 * 256 + 5 * 16 + 6).reshape(x.shape) * np.float32(1),
+                              np.ones_like(weight), window) == 0  # fmt: skip
+    expected = numba_cpu.forward(x.astype("float64"), weight.astype("float64"), window)
+    x[0, 7, 5, 6] = outlier
+    y = load("convolution", f"winograd{m}_cpu").forward(x, weight, window)
+    limit = 3e-6 if m == 2 else 3e-6 + 2e-7 * outlier
+    np.testing.assert_allclose(y[blind], expected[blind], rtol=0, atol=limit)
+    y = load("convolution", f"winograd{m}_cpu").forward(np.where(x == np.float32(outlier), x, 0), weight, window)
+    np.testing.assert_allclose(y[blind], 0, rtol=0, atol=0 if m == 2 else 2e-7 * outlier)
+
+
+@every_algorithm
 @pytest.mark.parametrize("filters_first", [False, True])
 def test_what_is_finite_is_computed_once_whatever_came_before(monkeypatch, fresh_plans, rng, m, stride, filters_first):
     monkeypatch.setattr(_winograd, "_filters_first", lambda *_: filters_first)
