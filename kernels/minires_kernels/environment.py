@@ -36,6 +36,23 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+WAITING = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+"""Settings by which users say how threads wait, of OpenMP; ours keep to them too."""
+
+
+def patience(usual: int) -> int:
+    """How often a thread that waits looks for work before it sleeps: ``usual``, unless the user says otherwise.
+
+    ``OMP_WAIT_POLICY``: "passive" is never, "active" some thousand times as long. ``GOMP_SPINCOUNT`` is the number.
+    """
+    policy, count = (os.environ.get(name, "").strip().lower() for name in WAITING)
+    if count in ("infinite", "infinity"):
+        return sys.maxsize
+    if count.isdecimal():
+        return min(int(count), sys.maxsize)
+    return {"passive": 0, "active": 1000 * usual}.get(policy, usual)
+
+
 @cache
 def prepare() -> None:
     """Take out of the environment what Numba or LLVM would stumble over. Call it before Numba is imported.

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any
@@ -39,21 +39,18 @@ Watcher = Callable[[str, bool], None]
 _watchers: list[Watcher] = []
 
 
-def njit(function: Any = None, /, *, cache: bool = True, threaded: bool = False, **options: Any) -> Any:
+def njit(function: Any = None, /, *, cache: bool = True, **options: Any) -> Any:
     """``numba.njit(**options)``, kept on disk (unless ``cache`` is False). With or without parentheses.
-
-    ``threaded``: it enters Numba's threads by ``simd.for_each``.
 
     Raises ImportError when Numba can't compile here; the cure is in its message.
     """
     if function is None:
-        return partial(njit, cache=cache, threaded=threaded, **options)
+        return partial(njit, cache=cache, **options)
     numba = _numba()
     dispatcher = numba.njit(**options)(function)
     if cache and function.__closure__ is None:  # a file is named after the source, which doesn't tell what is enclosed
         dispatcher._cache = KernelCache(function, options)
-    needs_lock = (threaded or options.get("parallel", False)) and numba.threading_layer() == "workqueue"
-    return _one_at_a_time(dispatcher) if needs_lock else dispatcher
+    return _guarded(dispatcher) if options.get("parallel", False) else dispatcher
 
 
 @cache
@@ -79,14 +76,29 @@ def _numba() -> Any:
 
 
 _turn = threading.RLock()
+_forked = threading.Event()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: (_turn._at_fork_reinit(), _forked.set()))  # type: ignore[attr-defined]
 
 
-def _one_at_a_time(dispatcher: Any) -> Any:
-    """``dispatcher`` behind a lock: Numba ends the process when two threads enter its layer "workqueue" at once."""
+def _guarded(dispatcher: Any) -> Any:
+    """``dispatcher``, whose loops are shared out by Numba (prange), kept from the two ways in which that ends a process.
+
+    Two threads enter Numba's layer "workqueue" at once; a process made by fork enters that of GNU's OpenMP.
+    """
+    numba = _numba()
+    layer, vendor = numba.threading_layer(), getattr(sys.modules.get("numba.np.ufunc.omppool"), "openmp_vendor", None)
+    turn = _turn if layer == "workqueue" else nullcontext()
+    refused = layer == "omp" and vendor == "GNU"
 
     @wraps(dispatcher)
     def call(*arguments: Any) -> Any:
-        with _turn:
+        if refused and _forked.is_set():
+            raise RuntimeError(
+                f"{dispatcher.py_func.__qualname__}: its prange needs threads of OpenMP, which a process made by fork "
+                'can\'t enter; start it by multiprocessing.get_context("spawn"), or share the work out by simd.for_each'
+            )
+        with turn:
             return dispatcher(*arguments)
 
     return call
