@@ -10,7 +10,7 @@ of Python at once, gets a lock.
 can both write file 3: a third process then runs one function's machine code under the name of another, and computes
 nonsense. A damaged file ends it in an exception, and an edited module that a kernel imports isn't noticed. Here a file
 is named after everything that its machine code depends on, written elsewhere and moved into place, and begins with its
-own checksum. Whatever is wrong with a file or a folder costs the time to compile again, and one warning.
+own checksum. It is used only if nobody else can have put it there (``private``), for what it holds is run. Whatever is wrong with a file or a folder costs the time to compile again, and one warning.
 
 Imported, this module needs NumPy alone, so that anybody may ask :func:`cache_folder` or :func:`watch`.
 """
@@ -30,7 +30,8 @@ from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any
 
-from minires_kernels.environment import warn_once
+from minires_kernels import private
+from minires_kernels.environment import warn_once, waiting_briefly
 
 PACKAGE = Path(__file__).parent
 SUFFIX = ".kernel"
@@ -61,7 +62,8 @@ def _numba() -> Any:
     if numba.config.DISABLE_JIT:
         raise ImportError("NUMBA_DISABLE_JIT is set, and fast kernels exist in compiled code only; unset it")
     try:
-        numba.get_num_threads()
+        with waiting_briefly():
+            numba.get_num_threads()
     except ValueError as refused:
         wanted = numba.config.THREADING_LAYER
         numba.config.THREADING_LAYER = "default"
@@ -147,7 +149,7 @@ class KernelCache:
             return None
         target.refresh()
         try:
-            stored = path.read_bytes()
+            stored = private.read_bytes(path)
             digest, data = stored[:32], stored[32:]
             if _checksum(path, data) != digest:
                 raise ValueError("its checksum is wrong")
@@ -232,45 +234,65 @@ def _write(path: Path, data: bytes) -> None:
 
 @cache
 def cache_folder() -> Path | None:
-    """Where compiled kernels are kept: the first of these that can be written; None if none can.
+    """Where compiled kernels are kept: the first of these that can be written, and by this user alone; None if none is.
 
-    ``NUMBA_CACHE_DIR``; ``__pycache__`` beside this file; the user's own folder for caches.
+    ``NUMBA_CACHE_DIR``; ``__pycache__`` beside this file; the user's own folder for caches; one of his own among the
+    temporary files.
     """
     wanted = os.environ.get("NUMBA_CACHE_DIR")
     checkout = hashlib.sha256(str(PACKAGE).encode()).hexdigest()[:12]  # two of them don't clear each other's files
     shared = f"minires_kernels-{checkout}"
-    folders = [PACKAGE / "__pycache__", _user_folder() / shared]
+    caches, user = _user_folder(), os.geteuid() if hasattr(os, "geteuid") else ""
+    folders = [PACKAGE / "__pycache__", *([caches / shared] if caches else [])]
+    folders.append(Path(tempfile.gettempdir()).absolute() / f"{shared}-{user}")
     if wanted:
         folders.insert(0, Path(wanted).absolute() / shared)
     refused = []
     for folder in folders:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = private.make(folder)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             refused.append(f"{folder}: {error.strerror}")
             continue
-        if wanted and refused:
-            warn_once(
-                f"NUMBA_CACHE_DIR={wanted!r} can't be written ({refused[0]})",
-                f"compiled kernels are kept in {folder} instead; set it to a folder that can be written, or unset it",
-            )
+        _warn_of_refused(refused, folder, wanted)
         return folder
     warn_once(
         f"compiled kernels can't be kept ({'; '.join(refused)})",
         "each process compiles them anew, which takes it half a minute; "
-        "set NUMBA_CACHE_DIR to a folder that can be written",
+        "set NUMBA_CACHE_DIR to a folder that can be written, by you alone",
     )
     return None
 
 
-def _user_folder() -> Path:
+def _warn_of_refused(refused: list[str], folder: Path, wanted: str | None) -> None:
+    """Say so if kernels are kept elsewhere than the user wanted, or than they would be if nobody else could write there.
+
+    A package that is installed for all users has a ``__pycache__`` that isn't ours: nothing to worry about.
+    """
+    if wanted and refused:
+        warn_once(
+            f"NUMBA_CACHE_DIR={wanted!r} can't be used ({refused[0]})",
+            f"compiled kernels are kept in {folder} instead; set it to a folder that can be written, by you alone, or "
+            "unset it",
+        )
+        return
+    exposed = [reason for reason in refused if private.OTHERS in reason]
+    if exposed:
+        warn_once(
+            f"compiled kernels can't be kept where others could exchange them ({'; '.join(exposed)})",
+            f"they are kept in {folder} instead",
+        )
+
+
+def _user_folder() -> Path | None:
+    """The user's own folder for caches; None where he has none, as without a home."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or tempfile.gettempdir())
-    if sys.platform == "darwin":
-        return Path(os.path.expanduser("~/Library/Caches"))
     wanted = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return wanted if wanted.is_absolute() else Path(os.path.expanduser("~/.cache"))
+    if sys.platform == "darwin" or not wanted.is_absolute():
+        wanted = Path(os.path.expanduser("~/Library/Caches" if sys.platform == "darwin" else "~/.cache"))
+    return wanted if wanted.is_absolute() else None
 
 
 @cache

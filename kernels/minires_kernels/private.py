@@ -15,6 +15,7 @@ import os
 import stat
 from pathlib import Path
 
+OTHERS = "others may write in"
 CHECKED = hasattr(os, "geteuid")
 ROOT = 0
 
@@ -74,7 +75,7 @@ def _problem(place: Path, status: os.stat_result, *, above: bool = False) -> str
         return f"{place} belongs to another user"
     for_others = mode & stat.S_IWOTH or (mode & stat.S_IWGRP and status.st_gid != _own_group())
     if for_others and not (above and mode & stat.S_ISVTX):
-        return f"others may write in {place}; chmod go-w {place}"
+        return f"{OTHERS} {place}; chmod go-w {place}"
     return ""
 
 

@@ -28,7 +28,6 @@ from __future__ import annotations
 import _thread
 import ctypes
 import os
-import sys
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -59,7 +58,8 @@ LEFT, CALLER, CALLER_LOCK = range(3 * LINE, 3 * LINE + 3)  # helpers that are do
 FIRST_HELPER = 4 * LINE  # of each, in a line of its own: whether it sleeps, and the lock on which it does
 SEATS = 1 << 16
 
-NAME = "minires_pool"
+NAME, ARCHITECTURE = "minires_pool", llvm.get_process_triple().partition("-")[0]
+PAUSES = {"x86_64": ("llvm.x86.sse2.pause",), "aarch64": ("llvm.aarch64.hint", 1), "arm64": ("llvm.aarch64.hint", 1)}
 KIND = types.intp, types.intp, types.intp  # of the arguments of ``share_out``
 
 
@@ -131,7 +131,19 @@ def run(typing: Any, function: Any, worker: Any, record: Any) -> Any:
     return signature(types.void, types.intp, types.intp, types.intp), emit
 
 
-give_way = types.ExternalFunction("minires_give_way", types.int32())
+@intrinsic
+def pause(typing: Any) -> Any:
+    """What a processor wants to be told in a loop that waits: some 50 ns, in which it spares what it shares."""
+
+    def emit(context: Any, builder: Any, call_signature: Any, values: Any) -> Any:
+        name, *codes = PAUSES.get(ARCHITECTURE, ("llvm.donothing",))
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(32)] * len(codes))
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [ir.IntType(32)(code) for code in codes])
+        return context.get_dummy_value()
+
+    return signature(types.void), emit
+
+
 acquire = types.ExternalFunction("PyThread_acquire_lock", types.int32(types.intp, types.int32))
 release = types.ExternalFunction("PyThread_release_lock", types.void(types.intp))
 
@@ -155,7 +167,7 @@ def help_out(mine: int) -> None:
             looks = 0
         elif looks < read(PATIENCE):
             looks += 1
-            give_way()
+            pause()
         else:
             write(mine, 1)
             # Who opens a door after this looks finds that we sleep, and wakes us.
@@ -190,7 +202,7 @@ def share_out(function: int, record: int, parts: int) -> None:
     while read(LEFT) < came:
         if looks < read(PATIENCE):
             looks += 1
-            give_way()
+            pause()
         else:
             write(CALLER, 1)
             if read(LEFT) < came or not change(CALLER, 1, 0):
@@ -211,11 +223,6 @@ def hand_over(context: Any, builder: Any, function: Any, record: Any, parts: Any
 # --- Start ------------------------------------------------------------------------------------------------------------
 
 
-def _give_way() -> Any:
-    """The system's function that lets another thread run on this core."""
-    return ctypes.windll.kernel32.SwitchToThread if sys.platform == "win32" else ctypes.CDLL(None).sched_yield
-
-
 def _prepare() -> np.ndarray[Any, Any]:
     """The pool's memory, for as many helpers as Numba may have threads, known to compiled code by its name."""
     count = numba.config.NUMBA_NUM_THREADS - 1
@@ -223,7 +230,6 @@ def _prepare() -> np.ndarray[Any, Any]:
     words = memory[-memory.ctypes.data % (LINE * ITEM) // ITEM :][: FIRST_HELPER + count * LINE]
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))  # helpers outlive the modules when Python ends
     llvm.add_symbol(NAME, words.ctypes.data)
-    llvm.add_symbol("minires_give_way", ctypes.cast(_give_way(), ctypes.c_void_p).value)
     return words
 
 
