@@ -88,7 +88,9 @@ def write(typing: Any, place: Any, value: Any) -> Any:
     """Word = value."""
 
     def emit(context: Any, builder: Any, call_signature: Any, values: Any) -> Any:
-        place, value = (context.cast(builder, *pair, types.intp) for pair in zip(values, call_signature.args, strict=True))
+        place, value = (
+            context.cast(builder, *pair, types.intp) for pair in zip(values, call_signature.args, strict=True)
+        )
         builder.store_atomic(value, _word(builder, place), "seq_cst", ITEM)
         return context.get_dummy_value()
 
@@ -100,7 +102,9 @@ def add(typing: Any, place: Any, value: Any) -> Any:
     """Word += value."""
 
     def emit(context: Any, builder: Any, call_signature: Any, values: Any) -> Any:
-        place, value = (context.cast(builder, *pair, types.intp) for pair in zip(values, call_signature.args, strict=True))
+        place, value = (
+            context.cast(builder, *pair, types.intp) for pair in zip(values, call_signature.args, strict=True)
+        )
         builder.atomic_rmw("add", _word(builder, place), value, "seq_cst")
         return context.get_dummy_value()
 
@@ -112,7 +116,9 @@ def change(typing: Any, place: Any, old: Any, new: Any) -> Any:
     """Word = new if it is ``old``; whether it was."""
 
     def emit(context: Any, builder: Any, call_signature: Any, values: Any) -> Any:
-        place, old, new = (context.cast(builder, *pair, types.intp) for pair in zip(values, call_signature.args, strict=True))
+        place, old, new = (
+            context.cast(builder, *pair, types.intp) for pair in zip(values, call_signature.args, strict=True)
+        )
         changed = builder.cmpxchg(_word(builder, place), old, new, "seq_cst", "seq_cst")
         return builder.extract_value(changed, 1)
 
@@ -138,7 +144,9 @@ def pause(typing: Any) -> Any:
     def emit(context: Any, builder: Any, call_signature: Any, values: Any) -> Any:
         name, *codes = PAUSES.get(ARCHITECTURE, ("llvm.donothing",))
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(32)] * len(codes))
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [ir.IntType(32)(code) for code in codes])
+        builder.call(
+            cgutils.get_or_insert_function(builder.module, kind, name), [ir.IntType(32)(code) for code in codes]
+        )
         return context.get_dummy_value()
 
     return signature(types.void), emit
@@ -215,9 +223,7 @@ def hand_over(context: Any, builder: Any, function: Any, record: Any, parts: Any
     kind = context.call_conv.get_function_type(types.void, KIND)
     address = builder.load(_word(builder, INTP(SHARE_OUT)))
     arguments = [builder.ptrtoint(function, INTP), builder.ptrtoint(record, INTP), parts]
-    context.call_conv.call_function(
-        builder, builder.inttoptr(address, kind.as_pointer()), types.void, KIND, arguments
-    )
+    context.call_conv.call_function(builder, builder.inttoptr(address, kind.as_pointer()), types.void, KIND, arguments)
 
 
 # --- Start ------------------------------------------------------------------------------------------------------------
