@@ -22,7 +22,7 @@ def add_number(x, forbidden, i):
     x[i] += i + 1
 
 
-@kept_njit(cache=False, threaded=True)
+@kept_njit(cache=False)
 def add_numbers(x, forbidden):
     simd.for_each(add_number, x.size, (x, forbidden))
 
@@ -95,7 +95,7 @@ def wait_for_the_others(done, limit, worker, i):
     done[i] = worker
 
 
-@kept_njit(cache=False, threaded=True)
+@kept_njit(cache=False)
 def wait_once(done, limit):
     simd.for_each_worker(wait_for_the_others, done.size, (done, limit))
 

@@ -5,7 +5,6 @@ The algorithm is in ``_winograd_algorithm``, its loops are in ``_winograd_loops`
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from minires_kernels.convolution import _winograd_loops as loops
 from minires_kernels.convolution import _winograd_transforms as transforms
 from minires_kernels.convolution import numba_cpu
 from minires_kernels.convolution._geometry import Record, Shape, best_tile, flat, integers, record
+from minires_kernels.convolution._kept import kept
 from minires_kernels.convolution._winograd_algorithm import Algorithm, PatchTransform
 from minires_kernels.convolution._winograd_loops import FILTERS, LANES
 from minires_kernels.flat import pixels
@@ -177,7 +177,7 @@ def _filters_first(algorithm: Algorithm, grid: dict[str, int]) -> bool:
     return grid["O"] > grid["tiles"] and size > kinds.CACHE_BYTES
 
 
-@lru_cache(maxsize=4096)
+@kept
 def _plan_correlation(
     name: str, x_shape: Shape, y_shape: Shape, before: Pair, turned: bool, dtype: str, parts: int,
     register_bytes: int,
@@ -206,7 +206,7 @@ def _plan_correlation(
     return _plan(grid, sides, algorithm, steps, shares, filters_first, shared, parts)
 
 
-@lru_cache(maxsize=4096)
+@kept
 def _plan_grad_weight(
     name: str, x_shape: Shape, y_shape: Shape, before: Pair, dtype: str, parts: int, register_bytes: int
 ) -> Plan:

@@ -9,22 +9,20 @@ import pytest
 from minires_kernels import Window, arena, convolution, load, using
 from minires_kernels.convolution import _winograd, first_choice, numba_cpu
 from minires_kernels.convolution._winograd_algorithm import FILTERINGS, Algorithm
+from minires_kernels.convolution._kept import PLANS
 from minires_kernels.simd import kinds, vector
 from tests.kernels.cases import convolved
 from tests.kernels.test_contract import USUAL_TOLERANCE
 
-PLANS = (_winograd._plan_correlation, _winograd._plan_grad_weight)
 every_algorithm = pytest.mark.parametrize(("m", "stride"), [(2, 1), (4, 1), (2, 2)])
 
 
 @pytest.fixture
 def fresh_plans():
     """Plans made under a test's settings stay in the test."""
-    for plan in PLANS:
-        plan.cache_clear()
+    PLANS.clear()
     yield
-    for plan in PLANS:
-        plan.cache_clear()
+    PLANS.clear()
 
 
 def arguments(rng, x_shape, O, window, dtype="float32"):
@@ -160,8 +158,7 @@ def test_blocks_of_tiles_change_no_result(monkeypatch, fresh_plans, rng, m, stri
     monkeypatch.setattr(_winograd, "BLOCK_TILES", (1000, 1000))
     whole = all_three(m, x, weight, grad_output, window)
     assert_right(whole, m, x, weight, grad_output, window)
-    for plan in PLANS:
-        plan.cache_clear()
+    PLANS.clear()
     monkeypatch.setattr(_winograd, "BLOCK_TILES", (7, 7))
     cut = all_three(m, x, weight, grad_output, window)
     np.testing.assert_array_equal(cut[0], whole[0])
@@ -178,8 +175,7 @@ def test_filters_first_changes_no_output(monkeypatch, fresh_plans, rng, m, strid
     results = {}
     for filters_first in (False, True):
         monkeypatch.setattr(_winograd, "_filters_first", lambda *_, choice=filters_first: choice)
-        for plan in PLANS:
-            plan.cache_clear()
+        PLANS.clear()
         results[filters_first] = all_three(m, x, weight, grad_output, window)
         assert_right(results[filters_first], m, x, weight, grad_output, window)
     np.testing.assert_array_equal(results[True][0], results[False][0])
