@@ -28,7 +28,6 @@ class Operators:
     __slots__ = ()
 
     _data: Array
-    requires_grad: bool
 
     if TYPE_CHECKING:
 
@@ -41,6 +40,10 @@ class Operators:
         @property
         def data(self) -> Array:
             """Its numbers."""
+
+        @property
+        def requires_grad(self) -> bool:
+            """Whether backward computes its gradient."""
 
     # ---------------------------------------------------------------- what it is
 
@@ -146,8 +149,10 @@ class Operators:
             array = int(other)  # Python's own numbers take the tensor's type, and may lie outside of its range
         elif isinstance(other, (float, np.floating)):
             array = float(other)
-        elif isinstance(other, (np.ndarray, array_module(self.data).ndarray)):
+        elif isinstance(other, array_module(self.data).ndarray):
             array = admit(other, "comparison")
+        elif hasattr(other, "__array__"):  # another library's numbers
+            array = admit(np.asarray(other), "comparison")
         else:
             return NotImplemented  # type: ignore[no-any-return]
         try:
@@ -165,7 +170,9 @@ class Operators:
                 # a copy, where backward must see what forward saw: the array stays the caller's
                 other = self._constant(other.copy() if self.requires_grad else other)
             else:
-                raise TypeError(f"{op}: expected a Tensor, an array or a number, got {type(other).__name__}")
+                kind = type(other)
+                origin = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+                raise TypeError(f"{op}: expected a Tensor, an array or a number, got {origin}{kind.__name__}")
         mine, others = self.dtype, other.dtype
         if mine is others:
             return self, other

@@ -28,7 +28,8 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
     """The result of ``function`` on ``inputs``, as a node of the graph. None stands for an absent input.
 
     A Function instance is one application: it can be applied once. Raises TypeError for inputs that aren't tensors or
-    whose floating-point types differ (nothing widens silently), RuntimeError for a second application.
+    whose floating-point types differ (nothing widens silently), and for a result that isn't one array of their type;
+    RuntimeError for a second application.
     """
     watcher = watching()
     if function.expand is not None and (watcher is not None or forced() == "reference"):
@@ -37,25 +38,30 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
         raise RuntimeError(
             f"{function!r} was applied already{function.where()}; an instance is one application: make a new one"
         )
-    arrays = _arrays(function, inputs)
+    arrays, dtype = _arrays(function, inputs)
     if tracking():
-        function.needs_input_grad = tuple(tensor is not None and tensor.requires_grad for tensor in inputs)
+        function.needs_input_grad = tuple(tensor is not None and tensor._requires_grad for tensor in inputs)
     else:
         function.needs_input_grad = (False,) * len(inputs)
     try:
         array = function.forward(*arrays)
     except ValueError as error:  # NumPy's own, about shapes: it doesn't know the operation
         raise ValueError(f"{type(function).__name__}: {error}; inputs {_listing(inputs)}") from error
+    except Exception as error:
+        error.add_note(f"in the forward pass of {function!r}; inputs {_listing(inputs)}")
+        raise
     try:
         output = Tensor(array if type(array) is np.ndarray else _one_array(array))
     except TypeError as error:
         raise TypeError(f"{type(function).__name__}: forward must return one array of numbers; {error}") from error
+    requires_grad = True in function.needs_input_grad
+    if output._data.dtype is not dtype:  # an array of integers has no gradient
+        requires_grad = _is_floating(function, output, dtype, inputs) and requires_grad
     function.number = next(_numbers)
-    requires_grad = True in function.needs_input_grad and output._data.dtype.kind == "f"
     if requires_grad or watcher is not None:
         function.origin = origin_of_call()
     if requires_grad:
-        output.requires_grad = True
+        output._requires_grad = True
         output.creator = function
         function.inputs = inputs
     if watcher is not None:
@@ -65,7 +71,8 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
     return output
 
 
-def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> list[Array | None]:
+def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> tuple[list[Array | None], np.dtype[Any] | None]:
+    """The arrays of ``inputs``, and the floating-point type that they have in common; None if all hold integers."""
     arrays: list[Array | None] = []
     dtype = None
     for position, tensor in enumerate(inputs):
@@ -86,7 +93,21 @@ def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> list[Array
                     "nothing widens silently: convert one with .astype(...)"
                 )
             dtype = array.dtype
-    return arrays
+    return arrays, dtype
+
+
+def _is_floating(
+    function: Function, output: Tensor, dtype: np.dtype[Any] | None, inputs: tuple[Tensor | None, ...]
+) -> bool:
+    """Whether ``output`` holds floating-point numbers. Raises TypeError if they are of another type than the inputs."""
+    if output.dtype.kind != "f":
+        return False
+    if dtype is not None and output.dtype != dtype and not function.casts:
+        raise TypeError(
+            f"{type(function).__name__}: forward made {output.dtype} of {_listing(inputs)}; nothing widens silently: "
+            f"return array.astype({dtype})"
+        )
+    return True
 
 
 def _one_array(value: Any) -> Array:
@@ -113,24 +134,21 @@ class Tensor(Operators):
     """
 
     __slots__ = (
-        "__weakref__", "_changed_at", "_data", "_grad", "_hooks", "creator", "requires_grad", "retains_grad", "version"
+        "__weakref__", "_changed_at", "_data", "_grad", "_hooks", "_requires_grad", "creator", "retains_grad", "version"
     )  # fmt: skip
     __array_ufunc__ = None  # so that `array + tensor` reaches Tensor.__radd__
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         self._data: Array = admit(data if isinstance(data, np.ndarray) else _import_data(data), "Tensor")
-        if requires_grad and self._data.dtype.kind != "f":
-            raise TypeError(
-                f"Tensor: only floating-point tensors can require a gradient, got {self._data.dtype}; "
-                "use array.astype(numpy.float32)"
-            )
         self._grad: Array | None = None
-        self.requires_grad = requires_grad
+        self._requires_grad = False
         self.creator: Function | None = None
         self.retains_grad = False
         self._hooks: dict[int, BackwardHook] | None = None
         self.version = -1
         """When it was last changed, on the scale of creation numbers: Functions of smaller ones saw other values."""
+        if requires_grad:
+            self.requires_grad = True
 
     # ---------------------------------------------------------------- its numbers
 
@@ -163,13 +181,32 @@ class Tensor(Operators):
     def grad(self, grad: Array | Tensor | None) -> None:
         self._grad = None if grad is None else self._gradient("Tensor.grad: the gradient", grad)
 
+    @property
+    def requires_grad(self) -> bool:
+        """Whether backward computes its gradient. A leaf of floating-point numbers may be set to either."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, requires_grad: bool) -> None:
+        if requires_grad and self.dtype.kind != "f":
+            raise TypeError(
+                f"Tensor: only floating-point tensors can require a gradient, got {self.dtype}; "
+                "use array.astype(numpy.float32)"
+            )
+        if not requires_grad and self.creator is not None:
+            raise RuntimeError(
+                f"Tensor: what {self.creator!r} made requires a gradient because its inputs do; take a constant of the "
+                "same numbers: tensor.detach()"
+            )
+        self._requires_grad = bool(requires_grad)
+
     def changed(self) -> None:
         """Say that its numbers have been written to: backward passes that need the former ones will raise.
 
         Optimizers, ``load_state_dict`` and conversions call it, and so does an assignment to ``data``.
         """
-        self.version = next(_numbers)
         self._changed_at = origin_of_call()
+        self.version = next(_numbers)
 
     def changed_at(self) -> str:
         """`` (file:line)`` of its last change, or nothing when that isn't known."""
@@ -245,8 +282,8 @@ class Tensor(Operators):
         return int(self.item())
 
     def __format__(self, form: str) -> str:
-        """A number's own formats, as in ``f"{loss:.3f}"``, when it has one element; otherwise its repr."""
-        return format(self.item() if form and self.size == 1 else repr(self), form)
+        """Its repr; or its only element in a number's own format, as in ``f"{loss:.3f}"``."""
+        return format(self.item(), form) if form else repr(self)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.requires_grad:
