@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 
+from minires.display import brief
 from minires.optim.sgd import SGD
 
 
@@ -38,6 +39,10 @@ class MultiStepLR:
         self.steps = 0
         self._set()
 
+    def __repr__(self) -> str:
+        rates = _rates(self.optimizer)
+        return f"MultiStepLR(step {self.steps}, lr {rates}, milestones {brief(self.milestones)}, factor {self.factor})"
+
     def step(self) -> None:
         """Count one step and set the lr of the next."""
         self.steps += 1
@@ -66,6 +71,10 @@ class ReduceLROnPlateau:
         self.threshold, self.min_lr = threshold, min_lr
         self.best, self.waited = float("inf"), 0
 
+    def __repr__(self) -> str:
+        waited = f"waited {self.waited} of {self.patience}"
+        return f"ReduceLROnPlateau(lr {_rates(self.optimizer)}, best {self.best:g}, {waited}, factor {self.factor})"
+
     def step(self, error: float) -> None:
         """Take note of ``error`` and reduce the lr if it has stopped falling."""
         if error != error:
@@ -78,3 +87,8 @@ class ReduceLROnPlateau:
             self.waited = 0
             for group in self.optimizer.groups:
                 group["lr"] = max(group["lr"] * self.factor, self.min_lr)
+
+
+def _rates(optimizer: SGD) -> str:
+    """The learning rates of an optimizer's groups, each once: ``0.1`` or ``0.1, 0.01``."""
+    return brief(tuple(dict.fromkeys(group["lr"] for group in optimizer.groups))).strip("(,)")
