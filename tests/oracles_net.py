@@ -39,6 +39,26 @@ def cross_entropy(logits, target, label_smoothing):
     return np.array(losses)
 
 
+def weighted_cross_entropy(logits, target, weight, ignore_index, label_smoothing):
+    """(the loss of each place, what their mean divides by), for logits (K,) or (N, K, ...): place by place, class by
+    class. ``target``: classes, or probabilities like logits; ``weight`` (K,)."""
+    logits = np.asarray(logits, float)
+    rows = np.moveaxis(logits, min(1, logits.ndim - 1), -1)
+    is_soft = np.ndim(target) == logits.ndim
+    target = np.moveaxis(np.asarray(target), min(1, logits.ndim - 1), -1) if is_soft else np.asarray(target)
+    K = rows.shape[-1]
+    losses, divisor = np.zeros(rows.shape[:-1]), 0.0
+    for place in np.ndindex(*losses.shape):
+        if not is_soft and target[place] == ignore_index:
+            continue
+        q = target[place] if is_soft else [float(k == target[place]) for k in range(K)]
+        shares = [float(weight[k]) * (label_smoothing / K + (1 - label_smoothing) * q[k]) for k in range(K)]
+        logarithms = log_softmax(rows[place])
+        losses[place] = -math.fsum(share * log for share, log in zip(shares, logarithms, strict=True) if share)
+        divisor += 1.0 if is_soft else float(weight[target[place]])
+    return losses, divisor
+
+
 def adaptive_avg_pool(x, output_size):
     """The mean over rows floor(oh H / OH) to ceil((oh + 1) H / OH) - 1, and columns likewise."""
     H, W = x.shape[2:]

@@ -17,6 +17,7 @@ L        output positions, OH * OW
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
@@ -32,20 +33,35 @@ PixelIndex: TypeAlias = tuple[EllipsisType, slice, slice]
 def as_pair(value: int | Sequence[int], name: str, *, least: int, op: str = "Window") -> Pair:
     """``value`` as (vertical, horizontal): an int counts for both.
 
-    Raises TypeError when it isn't one or two integers, ValueError when one of them is below ``least``;
-    both name ``op`` and ``name``.
+    Raises TypeError when it isn't one or two integers, ValueError when one of them is below ``least`` or above
+    ``LONGEST``; both name ``op`` and ``name``.
     """
-    items = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(items) != 2 or not all(_is_integer(item) for item in items):
-        raise TypeError(f"{op}: {name} must be an integer or a pair of integers, got {value!r}")
+    items = tuple(value) if isinstance(value, Sequence) and not isinstance(value, bytes) else (value, value)
+    if len(items) != 2 or not all(is_integer(item) for item in items):
+        raise TypeError(f"{op}: {name} must be an integer or a pair of integers, got {shown(value)}")
     vertical, horizontal = int(items[0]), int(items[1])
     if min(vertical, horizontal) < least:
-        raise ValueError(f"{op}: {name} must be at least {least}, got {value!r}")
+        raise ValueError(f"{op}: {name} must be at least {least}, got {shown(value)}")
+    if max(vertical, horizontal) > LONGEST:
+        raise ValueError(f"{op}: {name} must be at most {LONGEST}, got {shown(value)}")
     return vertical, horizontal
 
 
-def _is_integer(item: object) -> bool:
-    return hasattr(item, "__index__") and not isinstance(item, bool)
+def is_integer(value: object) -> bool:
+    """Whether ``value`` is a whole number: Python's or NumPy's, but no boolean, which is True by mistake for 1."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        return False
+    try:
+        operator.index(value)  # an array has the method too, and raises
+    except TypeError:
+        return False
+    return True
+
+
+def shown(value: object) -> str:
+    """``value`` as an error message shows it: as it is written, on one line of sensible length."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:60]} ... ({type(value).__name__})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from minires.arguments import require_axis
 from minires.function import Function
-from minires.functional.checks import require_tensor
+from minires.functional.checks import refuse_inplace, require_tensor
 from minires.tensor import Tensor, apply
+from minires.vocabulary import torch_keywords
 from minires_kernels import activation
 from minires_kernels.arrays import Array, array_module
 
@@ -88,9 +90,13 @@ class LogSoftmax(Function):
         return (grad_output - probabilities * grad_output.sum(self.axis, keepdims=True),)
 
 
-def relu(x: Tensor) -> Tensor:
-    """max(x, 0), elementwise (Nair and Hinton 2010). Its slope at 0 is 0. Raises TypeError for a non-tensor."""
+def relu(x: Tensor, inplace: bool = False) -> Tensor:
+    """max(x, 0), elementwise (Nair and Hinton 2010). Its slope at 0 is 0. Raises TypeError for a non-tensor.
+
+    ``inplace`` is there for those who know it from PyTorch: True is refused, with the reason, by a ValueError.
+    """
     require_tensor("relu", "x", x)
+    refuse_inplace("relu", inplace)
     return apply(ReLU(), x)
 
 
@@ -106,19 +112,27 @@ def tanh(x: Tensor) -> Tensor:
     return apply(Tanh(), x)
 
 
+@torch_keywords
 def softmax(x: Tensor, axis: int) -> Tensor:
-    """e^x / sum(e^x) along ``axis``: positive numbers that sum to 1. Raises ValueError for an axis that isn't there."""
-    _require_axis("softmax", x, axis)
-    return apply(Softmax(axis), x)
+    """e^x / sum(e^x) along ``axis`` (or ``dim``): positive numbers that sum to 1.
+
+    Raises ValueError for an axis that isn't there or is empty, TypeError for one that isn't an integer.
+
+    >>> softmax(Tensor([1.0, 1.0]), dim=0)
+    Tensor([0.5, 0.5], (2,) float32)
+    """
+    return apply(Softmax(_axis_of_numbers("softmax", x, axis)), x)
 
 
+@torch_keywords
 def log_softmax(x: Tensor, axis: int) -> Tensor:
-    """log(softmax(x)) along ``axis``, without the overflow. Raises ValueError for an axis that isn't there."""
-    _require_axis("log_softmax", x, axis)
-    return apply(LogSoftmax(axis), x)
+    """log(softmax(x)) along ``axis`` (or ``dim``), without the overflow. Errors as :func:`softmax`."""
+    return apply(LogSoftmax(_axis_of_numbers("log_softmax", x, axis)), x)
 
 
-def _require_axis(op: str, x: Tensor, axis: int) -> None:
+def _axis_of_numbers(op: str, x: Tensor, axis: int) -> int:
     require_tensor(op, "x", x)
-    if not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
-        raise ValueError(f"{op}: axis {axis} must name an axis of at least one element of x {x.shape}")
+    axis = require_axis(op, axis, x.ndim, f"x {x.shape}")
+    if x.shape[axis] == 0:
+        raise ValueError(f"{op}: axis {axis} of x {x.shape} has no elements, and nothing can sum to 1")
+    return axis

@@ -7,6 +7,11 @@ it (2016).
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
+from minires.arguments import require_flag, require_number
 from minires.function import Function
 from minires.functional.activation import relu
 from minires.functional.checks import require_tensor, shapes
@@ -114,28 +119,29 @@ def batch_norm(
     running_var: Array | None,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
-    *,
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalize each channel of ``x`` (N, C, H, W) or (N, C), then scale by ``weight`` (C,) and shift by ``bias`` (C,).
+    """Normalize each channel of ``x``, then scale it by ``weight`` (C,) and shift it by ``bias`` (C,).
+
+    ``x`` is (N, C), or (N, C, ...) with any further axes: a series (N, C, L), images (N, C, H, W), volumes.
 
     In training the batch's own mean and biased variance are used, and ``running_mean`` and ``running_var`` (arrays
     (C,), or both None to keep none) are updated in place: running = (1 - momentum) running + momentum batch, with the
     *unbiased* variance; momentum is the share of the new batch, PyTorch's convention and the complement of the
     papers'. In evaluation the running statistics are used, as constants.
 
-    Raises ValueError for another rank, for parameters or statistics that aren't (C,), for training on one number per
+    Raises ValueError for fewer axes, for parameters or statistics that aren't (C,), for training on one number per
     channel (its variance is 0), for evaluation without statistics, for eps < 0 and momentum outside [0, 1];
     TypeError for statistics of another dtype; in training also ValueError for statistics that are read-only or share
     memory. The running statistics change only if nothing was raised.
     """
     norm = _checked("batch_norm", x, running_mean, running_var, weight, bias, training, momentum, eps)
-    flat = x.ndim == 2
-    y = apply(norm, x.reshape(*x.shape, 1, 1) if flat else x, weight, bias)
+    images = x if x.ndim == 4 else x.reshape(*x.shape[:2], math.prod(x.shape[2:]), 1)
+    y = apply(norm, images, weight, bias)
     _update_running(norm, x, running_mean, running_var, training, momentum)
-    return y.reshape(x.shape) if flat else y
+    return y if x.ndim == 4 else y.reshape(x.shape)
 
 
 def batch_norm_relu(
@@ -180,9 +186,12 @@ def _checked(
 ) -> BatchNorm:
     """The Function that will normalize ``x``, after every check that the public functions promise."""
     require_tensor(op, "x", x)
-    if x.ndim not in (2, 4):
-        raise ValueError(f"{op}: x must be (N, C, H, W) or (N, C), got shape {x.shape}")
+    if x.ndim < 2:
+        raise ValueError(f"{op}: x must be (N, C) or (N, C, ...), got shape {x.shape}")
     C = x.shape[1]
+    require_flag(op, "training", training)
+    require_number(op, "momentum", momentum, least=0, most=1)
+    eps = require_number(op, "eps", eps, least=0, most=float(np.finfo(x.dtype).max))
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None:
             require_tensor(op, name, parameter)
@@ -194,20 +203,21 @@ def _checked(
     for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
         if statistic is None:
             continue
+        if not hasattr(statistic, "__array_interface__") and not hasattr(statistic, "__cuda_array_interface__"):
+            raise TypeError(f"{op}: {name} must be an array, which training updates, got {type(statistic).__name__}")
         if statistic.shape != (C,):
             raise ValueError(f"{op}: {name} must have shape ({C},), got {statistic.shape}; {shapes(x=x)}")
         if statistic.dtype != x.dtype:
             raise TypeError(f"{op}: {name} is {statistic.dtype}, but x is {x.dtype}; convert it with .astype(x.dtype)")
-    if eps < 0 or not 0 <= momentum <= 1:
-        raise ValueError(f"{op}: eps must be >= 0 and momentum in [0, 1], got eps = {eps}, momentum = {momentum}")
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError(f"{op}: evaluation needs running_mean and running_var; or pass training=True")
         # Copies: a later training step updates these arrays in place, and backward must see today's values.
         return Normalize(running_mean.copy(), running_var.copy(), eps)
-    if x.size // max(C, 1) < 2:
+    count = x.shape[0] * math.prod(x.shape[2:])
+    if count < 2:
         raise ValueError(f"{op}: training needs at least 2 numbers per channel to have a variance, "
-                         f"got {x.size // max(C, 1)}; {shapes(x=x)}")  # fmt: skip
+                         f"got {count}; {shapes(x=x)}")  # fmt: skip
     if running_mean is not None:
         require_writable(op, running_mean=running_mean, running_var=running_var)
         require_apart(op, running_mean=running_mean, running_var=running_var)
@@ -219,7 +229,7 @@ def _update_running(
 ) -> None:
     if not training or running_mean is None or running_var is None:
         return
-    count = x.size // x.shape[1]
+    count = x.shape[0] * math.prod(x.shape[2:])
     mean, variance = norm._mean, norm._variance
     new_mean = running_mean + x.dtype.type(momentum) * (mean - running_mean)
     new_var = running_var + x.dtype.type(momentum) * (variance * x.dtype.type(count / (count - 1)) - running_var)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minires.arguments import require_integer
 from minires.function import Function
-from minires.functional.checks import require_tensor, shapes
+from minires.functional.checks import batch_of_images, require_image_fits, require_tensor, shapes, without_batch
+from minires.functional.rearrange import pad
 from minires.tensor import Tensor, apply
 from minires_kernels import Window, convolution
 from minires_kernels.arrays import Array
+from minires_kernels.window import Pair
 
 
 class Conv2d(Function):
@@ -47,9 +50,8 @@ def conv2d(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    *,
     stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
+    padding: int | Sequence[int] | str = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
@@ -58,14 +60,21 @@ def conv2d(
     It is the cross-correlation that the field calls convolution: the kernel isn't flipped. OH = floor((H + 2 padding -
     dilation (KH - 1) - 1) / stride) + 1, OW likewise. ``bias`` (O,) is added to each output channel. stride, padding
     and dilation are integers or (vertical, horizontal) pairs; output channel o sees the C/groups input channels of
-    group o // (O/groups).
+    group o // (O/groups). One image (C, H, W) gives one (O, OH, OW).
+
+    ``padding="valid"`` is none; ``padding="same"`` is what makes the output as large as x, for stride 1: dilation
+    (KH - 1) rows in all, of which an odd one goes to the bottom, and columns likewise.
+
+    >>> conv2d(Tensor(images), Tensor(kernels), padding="same").shape  # doctest: +SKIP
+    (2, 16, 32, 32)
 
     Raises TypeError for arguments that aren't tensors or mix dtypes; ValueError when channels, groups and bias don't
     fit each other or the window doesn't fit into the padded image.
     """
-    require_tensor("conv2d", "x", x, ndim=4)
+    x, is_single = batch_of_images("conv2d", x)
     require_tensor("conv2d", "weight", weight, ndim=4)
     C, (O, group_channels, *kernel_size) = x.shape[1], weight.shape
+    groups = require_integer("conv2d", "groups", groups)
     if groups < 1 or C % groups or O % groups:
         raise ValueError(
             f"conv2d: groups must be a positive divisor of the input and output channels, got groups = {groups} with "
@@ -83,6 +92,22 @@ def conv2d(
                 f"conv2d: bias must have shape ({O},), one number per output channel; "
                 f"{shapes(x=x, weight=weight, bias=bias)}"
             )
+    if isinstance(padding, str):
+        x, padding = _padded(x, padding, Window.of(kernel_size, stride=stride, dilation=dilation, op="conv2d"))
     window = Window.of(kernel_size, stride=stride, padding=padding, dilation=dilation, op="conv2d")
-    window.output_size(*x.shape[2:], op="conv2d")  # raises when the window doesn't fit
-    return apply(Conv2d(window, groups), x, weight, bias)
+    require_image_fits("conv2d", x, window, channels=O)
+    return without_batch(apply(Conv2d(window, groups), x, weight, bias), is_single)
+
+
+def _padded(x: Tensor, padding: str, window: Window) -> tuple[Tensor, Pair]:
+    """(x, the padding on each side) for a padding that is named; an odd row or column is put below or right of x."""
+    if padding == "valid":
+        return x, (0, 0)
+    if padding != "same":
+        raise ValueError(f"conv2d: padding must be an integer, a pair of integers, 'same' or 'valid', got {padding!r}")
+    if window.stride != (1, 1):
+        raise ValueError(f"conv2d: padding='same' is for stride 1, got stride {window.stride}; give padding as numbers")
+    vertical, horizontal = (span - 1 for span in window.span)
+    if vertical % 2 or horizontal % 2:
+        x = pad(x, [(0, 0), (0, 0), (0, vertical % 2), (0, horizontal % 2)])
+    return x, (vertical // 2, horizontal // 2)

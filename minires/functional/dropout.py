@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minires.arguments import require_flag, require_number
 from minires.function import Function
 from minires.functional.checks import require_tensor
 from minires.tensor import Tensor, apply
@@ -27,15 +28,15 @@ class Dropout(Function):
         return (grad_output * self.saved.mask,)
 
 
-def dropout(x: Tensor, p: float, *, training: bool, rng: np.random.Generator) -> Tensor:
+def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, rng: np.random.Generator) -> Tensor:
     """In training: each element zeroed with probability ``p``, the others multiplied by 1 / (1 - p). Else ``x`` itself.
 
     ``rng`` draws the mask. (Srivastava et al. 2014, in the form that leaves evaluation alone.) Raises ValueError unless
     0 <= p <= 1, TypeError when ``rng`` is no ``numpy.random.Generator``.
     """
     require_tensor("dropout", "x", x)
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout: p must be a probability, 0 <= p <= 1, got {p}")
+    p = require_number("dropout", "p", p, least=0, most=1)
+    require_flag("dropout", "training", training)
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"dropout: rng must be a numpy.random.Generator, got {type(rng).__name__}")
     return apply(Dropout(p, rng), x) if training and p > 0 else x

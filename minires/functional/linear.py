@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from minires.function import Function
 from minires.functional.checks import require_tensor, shapes
 from minires.tensor import Tensor, apply
@@ -50,16 +52,20 @@ def _pixels(x: Array) -> Array:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x weight^T + bias: (N, in_features), (out_features, in_features), (out_features,) -> (N, out_features).
+    """x weight^T + bias: (..., in_features), (out_features, in_features), (out_features,) -> (..., out_features).
 
-    Raises TypeError for non-tensors or mixed dtypes, ValueError when the shapes don't fit.
+    Any leading axes, or none, count as the batch. Raises TypeError for non-tensors or mixed dtypes, ValueError when the
+    shapes don't fit.
+
+    >>> linear(Tensor(sequences), Tensor(weight)).shape  # doctest: +SKIP
+    (8, 100, 64)
     """
-    require_tensor("linear", "x", x, ndim=2)
+    require_tensor("linear", "x", x)
     require_tensor("linear", "weight", weight, ndim=2)
-    if x.shape[1] != weight.shape[1]:
+    if not x.ndim or x.shape[-1] != weight.shape[1]:
         raise ValueError(
-            f"linear: x has {x.shape[1]} features, but weight takes {weight.shape[1]}; {shapes(x=x, weight=weight)}; "
-            "weight must be (out_features, in_features)"
+            f"linear: x has {x.shape[-1] if x.ndim else 'no'} features, but weight takes {weight.shape[1]}; "
+            f"{shapes(x=x, weight=weight)}; weight must be (out_features, in_features)"
         )
     if bias is not None:
         require_tensor("linear", "bias", bias)
@@ -67,4 +73,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             raise ValueError(
                 f"linear: bias must have shape {weight.shape[:1]}; {shapes(x=x, weight=weight, bias=bias)}"
             )
-    return apply(Linear(), x, weight, bias)
+    if x.ndim == 2:
+        return apply(Linear(), x, weight, bias)
+    leading = x.shape[:-1]
+    rows = x.reshape(math.prod(leading), x.shape[-1])
+    return apply(Linear(), rows, weight, bias).reshape(*leading, weight.shape[0])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minires.arguments import require_flag
 from minires.function import Function
-from minires.functional.checks import require_tensor, shapes
+from minires.functional.checks import batch_of_images, require_addressable, require_image_fits, shapes, without_batch
 from minires.tensor import Tensor, apply
 from minires_kernels import Window, pooling
 from minires_kernels.arrays import Array, array_module
@@ -86,7 +87,6 @@ class AdaptiveAvgPool2d(Function):
 def max_pool2d(
     x: Tensor,
     kernel_size: int | Sequence[int],
-    *,
     stride: int | Sequence[int] | None = None,
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
@@ -94,17 +94,18 @@ def max_pool2d(
 ) -> Tensor:
     """The largest number of each window: (N, C, H, W) -> (N, C, OH, OW); stride defaults to kernel_size.
 
-    Padding never wins. Sizes are those of :func:`minires.functional.conv2d`, rounded up with ``ceil_mode``. Raises
-    TypeError for a non-tensor, ValueError for a window that doesn't fit or padding over half the kernel size.
+    Padding never wins. Sizes are those of :func:`minires.functional.conv2d`, rounded up with ``ceil_mode``; one image
+    (C, H, W) gives one (C, OH, OW). Raises TypeError for a non-tensor, ValueError for a window that doesn't fit or
+    padding over half the kernel size.
     """
+    x, is_single = batch_of_images("max_pool2d", x)
     window = _window("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)
-    return apply(MaxPool2d(window, ceil_mode), x)
+    return without_batch(apply(MaxPool2d(window, ceil_mode), x), is_single)
 
 
 def avg_pool2d(
     x: Tensor,
     kernel_size: int | Sequence[int],
-    *,
     stride: int | Sequence[int] | None = None,
     padding: int | Sequence[int] = 0,
     ceil_mode: bool = False,
@@ -114,20 +115,27 @@ def avg_pool2d(
 
     Padded zeros count in the mean unless ``count_include_pad`` is False. Sizes and errors as :func:`max_pool2d`.
     """
+    x, is_single = batch_of_images("avg_pool2d", x)
+    require_flag("avg_pool2d", "count_include_pad", count_include_pad)
     window = _window("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
-    return apply(AvgPool2d(window, ceil_mode, count_include_pad), x)
+    return without_batch(apply(AvgPool2d(window, ceil_mode, count_include_pad), x), is_single)
 
 
-def adaptive_avg_pool2d(x: Tensor, output_size: int | Sequence[int]) -> Tensor:
+def adaptive_avg_pool2d(x: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
     """The means of a grid of regions: (N, C, H, W) -> (N, C, OH, OW) with (OH, OW) = ``output_size``.
 
-    ``output_size`` 1 is global average pooling, the head of every residual net. Raises TypeError for a non-tensor,
-    ValueError for an empty image or an output size below 1.
+    ``output_size`` 1 is global average pooling, the head of every residual net; None in a pair keeps that size. One
+    image (C, H, W) gives one (C, OH, OW). Raises TypeError for a non-tensor, ValueError for an empty image or an
+    output size below 1.
     """
-    require_tensor("adaptive_avg_pool2d", "x", x, ndim=4)
+    x, is_single = batch_of_images("adaptive_avg_pool2d", x)
     if 0 in x.shape[2:]:
         raise ValueError(f"adaptive_avg_pool2d: the image must not be empty; {shapes(x=x)}")
-    return apply(AdaptiveAvgPool2d(as_pair(output_size, "output_size", least=1, op="adaptive_avg_pool2d")), x)
+    if isinstance(output_size, Sequence) and len(output_size) == 2:
+        output_size = [x.shape[2 + i] if length is None else length for i, length in enumerate(output_size)]
+    size = as_pair(output_size, "output_size", least=1, op="adaptive_avg_pool2d")  # type: ignore[arg-type]
+    require_addressable("adaptive_avg_pool2d", (*x.shape[:2], *size), x.dtype, x=x)
+    return without_batch(apply(AdaptiveAvgPool2d(size), x), is_single)
 
 
 def _window(
@@ -139,7 +147,7 @@ def _window(
     dilation: int | Sequence[int],
     ceil_mode: bool,
 ) -> Window:
-    require_tensor(op, "x", x, ndim=4)
+    require_flag(op, "ceil_mode", ceil_mode)
     stride = kernel_size if stride is None else stride
     window = Window.of(kernel_size, stride=stride, padding=padding, dilation=dilation, op=op)
     if any(2 * padded > size for padded, size in zip(window.padding, window.size, strict=True)):
@@ -147,5 +155,5 @@ def _window(
             f"{op}: padding must be at most half the kernel size, or a window could lie in the padding alone; "
             f"got padding {window.padding}, kernel_size {window.size}; {shapes(x=x)}"
         )
-    window.output_size(*x.shape[2:], ceil_mode=ceil_mode, op=op)  # raises when the window doesn't fit
+    require_image_fits(op, x, window, channels=x.shape[1], ceil_mode=ceil_mode)
     return window

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from minires.arguments import require_integer
 from minires.function import Function
-from minires.functional.checks import require_tensor, shapes
+from minires.functional.checks import require_addressable, require_tensor, shapes
 from minires.tensor import Tensor, apply
 from minires_kernels import shortcut
 from minires_kernels.arrays import Array
@@ -30,9 +31,12 @@ def subsample_and_pad(x: Tensor, channels: int, stride: int = 1) -> Tensor:
     paper says "extra zero entries" and not where). Raises ValueError when ``channels`` is below C or stride below 1.
     """
     require_tensor("subsample_and_pad", "x", x, ndim=4)
+    channels = require_integer("subsample_and_pad", "channels", channels)
+    stride = require_integer("subsample_and_pad", "stride", stride)
     if channels < x.shape[1] or stride < 1:
         raise ValueError(
             f"subsample_and_pad: channels must be at least C = {x.shape[1]} and stride at least 1, "
             f"got channels = {channels}, stride = {stride}; {shapes(x=x)}"
         )
+    require_addressable("subsample_and_pad", (x.shape[0], channels, *x.shape[2:]), x.dtype, x=x)
     return apply(SubsampleAndPad(channels, stride), x)

@@ -76,6 +76,8 @@ CONVOLUTIONS = {
     "dilation": ((1, 2, 7, 6), (2, 2, 3, 2), {"dilation": (2, 3), "padding": 1}),
     "groups": ((2, 4, 4, 4), (6, 2, 3, 3), {"groups": 2, "padding": 1}),
     "depthwise": ((1, 3, 4, 5), (3, 1, 3, 3), {"groups": 3}),
+    "same": ((2, 2, 5, 4), (3, 2, 2, 3), {"padding": "same"}),
+    "one image": ((2, 5, 4), (3, 2, 3, 3), {"padding": 1}),
     "padding with a remainder": ((1, 1, 6, 5), (1, 1, 3, 3), {"stride": 2, "padding": 2}),
     "no images": ((0, 2, 4, 4), (3, 2, 3, 3), {}),
 }
@@ -89,6 +91,7 @@ FUNCTIONAL = {
     "log_softmax": (lambda x: functional.log_softmax(x, 0), normal(4, 2)),
     "linear": (functional.linear, normal(2, 3), normal(4, 3), normal(4)),
     "linear, square": (functional.linear, normal(2, 3), normal(3, 3), normal(3)),
+    "linear of a stack": (functional.linear, normal(2, 2, 3), normal(4, 3), normal(4)),
     "linear without bias": (lambda x, weight: functional.linear(x, weight), normal(2, 3), normal(4, 3)),
     "batch_norm": (
         lambda x, weight, bias: functional.batch_norm(x, None, None, weight, bias, training=True),
@@ -97,6 +100,7 @@ FUNCTIONAL = {
         normal(3, seed=1),
     ),
     "batch_norm without parameters": (lambda x: functional.batch_norm(x, None, None, training=True), normal(5, 3)),
+    "batch_norm of a series": (lambda x: functional.batch_norm(x, None, None, training=True), normal(2, 3, 4)),
     "batch_norm of nearly equal numbers": (
         lambda x: functional.batch_norm(x, None, None, training=True, eps=0.1),
         5 + 0.1 * normal(4, 2),
@@ -138,10 +142,12 @@ FUNCTIONAL = {
     ),
     "adaptive_avg_pool2d": (lambda x: functional.adaptive_avg_pool2d(x, 1), normal(2, 3, 3, 4)),
     "adaptive_avg_pool2d, overlapping": (lambda x: functional.adaptive_avg_pool2d(x, (2, 3)), normal(1, 2, 5, 4)),
+    "pad with a number": (lambda x: functional.pad(x, [(0, 1), (2, 0)], value=3), normal(2, 3)),
     "pad": (lambda x: functional.pad(x, [(0, 1), (2, 0)]), normal(2, 3)),
     "concatenate": (lambda x, y: functional.concatenate([x, y, x], axis=1), normal(2, 1), normal(2, 3)),
     "stack": (lambda x, y: functional.stack([x, y], axis=-1), normal(2, 3), normal(2, 3, seed=1)),
     "where": (lambda x, y: functional.where(np.array([True, False, True]), x, y), normal(2, 3), normal(1, 3)),
+    "where with a number": (lambda x: functional.where(np.array([True, False, True]), x, 2.0), normal(2, 3)),
     "where on its own values": (lambda x: functional.where(x.data > 0, x, x * 0.1), np.array([0.0, 1.0, -1.0])),
     "subsample_and_pad": (lambda x: functional.subsample_and_pad(x, 5, 2), normal(2, 3, 5, 4)),
     "dropout": (
@@ -152,6 +158,15 @@ FUNCTIONAL = {
     "cross_entropy, smoothed sum": (
         lambda z: functional.cross_entropy(z, TARGET, label_smoothing=0.2, reduction="sum"),
         normal(3, 4),
+    ),
+    "cross_entropy, weighted, one ignored": (
+        lambda z: functional.cross_entropy(z, TARGET, VARIANCE[[0, 1, 2, 0]], ignore_index=0),
+        normal(3, 4),
+    ),
+    "cross_entropy of images against probabilities": (
+        lambda z, target: functional.cross_entropy(z, target, label_smoothing=0.2),
+        normal(2, 4, 3),
+        positive(2, 4, 3),
     ),
     "cross_entropy of each": (lambda z: functional.cross_entropy(z, TARGET, reduction="none"), normal(3, 4)),
 }

@@ -84,12 +84,40 @@ def test_a_masked_logit_has_probability_and_gradient_zero(function):
 
 
 @pytest.mark.parametrize("function", [softmax, log_softmax])
-@pytest.mark.parametrize(("shape", "axis"), [((2, 3), 2), ((2, 3), -3), ((), 0), ((2, 0), 1)])
-def test_an_axis_that_is_not_there_is_refused(function, shape, axis):
-    with pytest.raises(
-        ValueError, match=rf"{function.__name__}: axis {axis} must name an axis of at least one element"
-    ):
+@pytest.mark.parametrize(
+    ("shape", "axis", "error", "message"),
+    [
+        ((2, 3), 2, ValueError, r"axis 2 doesn't exist in x \(2, 3\)"),
+        ((2, 3), -3, ValueError, r"axis -3 doesn't exist in x \(2, 3\)"),
+        ((), 0, ValueError, r"axis 0 doesn't exist in x \(\)"),
+        ((2, 0), 1, ValueError, r"axis 1 of x \(2, 0\) has no elements, and nothing can sum to 1"),
+        ((2, 3), None, TypeError, "axis must be an integer, got None"),
+        ((2, 3), 1.0, TypeError, "axis must be an integer, got 1.0"),
+        ((2, 3), True, TypeError, "axis must be an integer, got True"),
+        ((2, 3), (0, 1), TypeError, r"axis must be an integer, got \(0, 1\)"),
+        ((2, 3), 2**70, ValueError, "axis must be an integer of 64 bits"),
+        ((2, 3), Tensor([1, 0]), TypeError, r"axis must be an integer, got a Tensor of shape \(2,\)"),
+    ],
+)
+def test_an_axis_that_is_not_there_is_refused(function, shape, axis, error, message):
+    with pytest.raises(error, match=f"{function.__name__}: {message}"):
         function(Tensor(np.zeros(shape)), axis)
+
+
+@pytest.mark.parametrize("function", [softmax, log_softmax])
+def test_the_axis_may_be_called_dim(function):
+    x = Tensor(np.random.default_rng(4).standard_normal((3, 2)))
+    np.testing.assert_array_equal(function(x, dim=0).data, function(x, 0).data)
+    with pytest.raises(TypeError, match=f"{function.__name__}: axis and dim are two names of one argument"):
+        function(x, axis=0, dim=0)
+
+
+def test_relu_in_place_is_refused_with_the_reason():
+    x = Tensor(np.array([-1.0, 2.0]))
+    with pytest.raises(ValueError, match="relu: inplace=True would write into x, which the backward pass"):
+        relu(x, inplace=True)
+    assert x.data.tolist() == [-1.0, 2.0]
+    assert relu(x, inplace=False).data.tolist() == [0.0, 2.0]
 
 
 @pytest.mark.parametrize("function", [relu, sigmoid, tanh, lambda x: softmax(x, 0), lambda x: log_softmax(x, 0)])

@@ -78,6 +78,50 @@ def test_matrices_are_normalized_by_column(mode):
     check_politeness(mode, x, weight, bias)
 
 
+@pytest.mark.parametrize("mode", [train, evaluate])
+@pytest.mark.parametrize("shape", [(4, 3, 5), (2, 3, 2, 2, 3), (2, 3, 1, 2, 1, 2)], ids=str)
+def test_any_further_axes_are_places(mode, shape):
+    """A series (N, C, L) is an image of one column: the same statistics, the same numbers, in its own shape."""
+    x, weight, bias = problem(shape)
+    upstream = np.random.default_rng(5).standard_normal(shape)
+    column = (shape[0], shape[1], -1, 1)
+    found, gradients, _ = forward_backward(mode, [x, weight, bias], upstream)
+    images, expected, _ = forward_backward(mode, [x.reshape(column), weight, bias], upstream.reshape(column))
+    assert found.shape == gradients[0].shape == shape
+    np.testing.assert_allclose(found.reshape(column), images, rtol=1e-14)
+    np.testing.assert_allclose(gradients[0].reshape(column), expected[0], rtol=1e-12, atol=1e-14)
+    for gradient, other in zip(gradients[1:], expected[1:], strict=True):
+        np.testing.assert_allclose(gradient, other, rtol=1e-13)
+    check_gradients(mode, x, weight, bias)
+    check_politeness(mode, x, weight, bias)
+
+
+def test_running_statistics_of_a_series_count_its_places():
+    running_mean, running_var = np.zeros(2), np.ones(2)
+    x = problem((5, 2, 3))[0]
+    batch_norm(Tensor(x), running_mean, running_var, training=True)
+    np.testing.assert_allclose(running_mean, 0.1 * x.mean((0, 2)), rtol=1e-13)
+    np.testing.assert_allclose(running_var, 0.9 + 0.1 * x.var((0, 2), ddof=1), rtol=1e-13)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(4, 0), (2, 0, 3, 3)], ids=str)
+def test_no_channels_are_nothing_to_do(training, shape):
+    x = Tensor(np.zeros(shape, np.float32), requires_grad=True)
+    y = batch_norm(x, np.zeros(0, "f"), np.ones(0, "f"), training=training)
+    y.backward(np.zeros(shape, np.float32))
+    assert y.shape == x.grad.shape == shape
+
+
+def test_options_may_be_given_by_position_in_the_order_of_pytorch():
+    x, weight, bias = map(Tensor, problem((2, 3, 2, 3)))
+    running = [np.zeros(3), np.ones(3)], [np.zeros(3), np.ones(3)]
+    by_position = batch_norm(x, *running[0], weight, bias, True, 0.25, 0.5)
+    by_name = batch_norm(x, *running[1], weight, bias, training=True, momentum=0.25, eps=0.5)
+    np.testing.assert_array_equal(by_position.data, by_name.data)
+    np.testing.assert_array_equal(running[0], running[1])
+
+
 # ---- identities ----------------------------------------------------------------------------------
 
 
@@ -232,9 +276,9 @@ def state(C=3, dtype=np.float32):
 
 ERRORS = {
     "rank": (
-        lambda f: f(tensor(2, 3, 4), *state()),
+        lambda f: f(tensor(3), *state()),
         ValueError,
-        r"x must be \(N, C, H, W\) or \(N, C\), got shape \(2, 3, 4\)",
+        r"x must be \(N, C\) or \(N, C, \.\.\.\), got shape \(3,\)",
     ),
     "weight": (
         lambda f: f(tensor(2, 3, 4, 4), *state(), tensor(4)),
@@ -276,11 +320,31 @@ ERRORS = {
         ValueError,
         "training needs at least 2 .*, got 0",
     ),
-    "eps": (lambda f: f(tensor(2, 3, 4, 4), *state(), eps=-1.0), ValueError, "eps must be >= 0 .*eps = -1.0"),
+    "eps": (
+        lambda f: f(tensor(2, 3, 4, 4), *state(), eps=-1.0),
+        ValueError,
+        r"eps must be a number from 0 to 3\.4\d*e\+38, got -1.0",
+    ),
+    "eps that isn't a number": (lambda f: f(tensor(2, 3, 4, 4), *state(), eps=np.nan), ValueError, "eps .* got nan"),
+    "no momentum": (
+        lambda f: f(tensor(2, 3, 4, 4), *state(), momentum=None),
+        TypeError,
+        "momentum must be a number, got None",
+    ),
+    "training": (
+        lambda f: f(tensor(2, 3, 4, 4), *state(), training="no"),
+        TypeError,
+        "training must be True or False, got 'no'",
+    ),
+    "statistics that are tensors": (
+        lambda f: f(tensor(2, 3, 4, 4), tensor(3), tensor(3)),
+        TypeError,
+        "running_mean must be an array, which training updates, got Tensor",
+    ),
     "momentum": (
         lambda f: f(tensor(2, 3, 4, 4), *state(), momentum=1.5),
         ValueError,
-        r"eps must be >= 0 and momentum in \[0, 1\], got .*momentum = 1.5",
+        "momentum must be a number from 0 to 1, got 1.5",
     ),
     "type of the statistics": (
         lambda f: f(tensor(2, 3, 4, 4), *state(dtype=np.float64)),

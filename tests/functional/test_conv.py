@@ -81,6 +81,52 @@ def test_backward_is_the_exact_adjoint_of_forward(name):
     assert abs((weight * grad_weight).sum() - total) < 1e-12 * magnitude
 
 
+# kernel size, dilation: odd and even spans, so that both axes are padded evenly, unevenly and not at all
+SAME = [((3, 3), 1), ((2, 3), 1), ((1, 4), 1), ((2, 2), (1, 3)), ((3, 2), (2, 1)), ((1, 1), 1), ((5, 2), 2)]
+
+
+@pytest.mark.parametrize(("size", "dilation"), SAME)
+def test_padding_same_keeps_the_size_and_puts_an_odd_row_below_and_an_odd_column_right(size, dilation):
+    rng = np.random.default_rng(6)
+    x, weight, bias = (rng.standard_normal(shape) for shape in ((2, 2, 5, 6), (3, 2, *size), (3,)))
+    total = [d * (k - 1) for d, k in zip(pair(dilation), size, strict=True)]
+    around = np.pad(x, [(0, 0), (0, 0), *((number // 2, number - number // 2) for number in total)])
+    expected = oracles.conv_forward(around, weight, (1, 1), (0, 0), pair(dilation), 1) + bias[:, None, None]
+
+    def operation(*tensors):
+        return conv2d(*tensors, padding="same", dilation=dilation)
+
+    y = operation(Tensor(x), Tensor(weight), Tensor(bias))
+    assert y.shape == (2, 3, 5, 6)
+    np.testing.assert_allclose(y.data, expected, rtol=1e-12, atol=1e-12)
+    check_gradients(operation, x, weight, bias)
+    check_politeness(operation, x, weight, bias)
+
+
+def test_padding_valid_is_none():
+    (x, weight, bias), _, _ = problem("3x3 padded")
+    tensors = Tensor(x), Tensor(weight), Tensor(bias)
+    np.testing.assert_array_equal(conv2d(*tensors, stride=2, padding="valid").data, conv2d(*tensors, stride=2).data)
+
+
+@pytest.mark.parametrize("padding", [1, "same", "valid"])
+def test_one_image_without_a_batch_gives_one_image(padding):
+    (x, weight, bias), _, _ = problem("3x3 padded")
+    y = conv2d(Tensor(x[0]), Tensor(weight), Tensor(bias), padding=padding)
+    batch = conv2d(Tensor(x[:1]), Tensor(weight), Tensor(bias), padding=padding)
+    assert y.shape == batch.shape[1:]
+    np.testing.assert_array_equal(y.data, batch.data[0])
+    check_gradients(lambda *tensors: conv2d(*tensors, padding=padding), x[0], weight, bias)
+    check_politeness(lambda *tensors: conv2d(*tensors, padding=padding), x[0], weight, bias)
+
+
+def test_options_may_be_given_by_position_in_the_order_of_pytorch():
+    (x, weight, bias), _, _ = problem("two groups")
+    tensors = Tensor(x), Tensor(weight), Tensor(bias)
+    by_name = conv2d(*tensors, stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2)
+    np.testing.assert_array_equal(conv2d(*tensors, (2, 1), (1, 2), (1, 2), 2).data, by_name.data)
+
+
 def test_without_bias():
     (x, weight, _), options, geometry = problem("3x3 padded")
     y = conv2d(Tensor(x), Tensor(weight), **options)
@@ -137,7 +183,46 @@ ERRORS = {
         ValueError,
         r"conv2d: bias must have shape \(16,\), .*; x \(2, 3, 8, 8\), weight \(16, 3, 3, 3\), bias \(3,\)",
     ),
-    "rank of x": (lambda: conv2d(tensor(3, 8, 8), tensor(4, 3, 3, 3)), ValueError, r"conv2d: x must be \(N, C, H, W\)"),
+    "rank of x": (
+        lambda: conv2d(tensor(8, 8), tensor(4, 3, 3, 3)),
+        ValueError,
+        r"conv2d: x must be \(N, C, H, W\), or \(C, H, W\) for one image, got shape \(8, 8\)",
+    ),
+    "a fraction of a group": (
+        lambda: conv2d(tensor(1, 2, 4, 4), tensor(2, 1, 3, 3), groups=2.0),
+        TypeError,
+        "conv2d: groups must be an integer, got 2.0",
+    ),
+    "an array as stride": (
+        lambda: conv2d(tensor(1, 1, 4, 4), tensor(1, 1, 3, 3), stride=np.array([1, 1])),
+        TypeError,
+        r"conv2d: stride must be an integer or a pair of integers, got array\(\[1, 1\]\)",
+    ),
+    "a stride beyond the kernels": (
+        lambda: conv2d(tensor(1, 1, 4, 4), tensor(1, 1, 3, 3), stride=2**70),
+        ValueError,
+        f"conv2d: stride must be at most 2147483647, got {2**70}",
+    ),
+    "padding beyond any memory": (
+        lambda: conv2d(tensor(1, 1, 4, 4), tensor(1, 1, 3, 3), padding=2**30),
+        ValueError,
+        r"conv2d: it would need an array of shape \(1, 1, 2147483652, 2147483652\), more than a process can address",
+    ),
+    "an unknown padding": (
+        lambda: conv2d(tensor(1, 1, 4, 4), tensor(1, 1, 3, 3), padding="full"),
+        ValueError,
+        "conv2d: padding must be an integer, a pair of integers, 'same' or 'valid', got 'full'",
+    ),
+    "same, with a stride": (
+        lambda: conv2d(tensor(1, 1, 4, 4), tensor(1, 1, 3, 3), stride=(1, 2), padding="same"),
+        ValueError,
+        r"conv2d: padding='same' is for stride 1, got stride \(1, 2\)",
+    ),
+    "same, with a wrong stride": (
+        lambda: conv2d(tensor(1, 1, 4, 4), tensor(1, 1, 3, 3), stride="1", padding="same"),
+        TypeError,
+        "conv2d: stride must be an integer or a pair of integers, got '1'",
+    ),
     "rank of weight": (lambda: conv2d(tensor(1, 3, 8, 8), tensor(3, 3)), ValueError, "conv2d: weight must be"),
     "window": (
         lambda: conv2d(tensor(1, 1, 4, 4), tensor(1, 1, 5, 3), dilation=2),

@@ -59,8 +59,28 @@ def test_the_passed_generator_decides():
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
 def test_what_is_no_probability_is_refused(p):
-    with pytest.raises(ValueError, match=rf"dropout: p must be a probability, 0 <= p <= 1, got {p}"):
+    with pytest.raises(ValueError, match=rf"dropout: p must be a number from 0 to 1, got {p}"):
         dropout(Tensor([1.0]), p, training=True, rng=rng())
+
+
+@pytest.mark.parametrize(
+    ("p", "training", "message"),
+    [
+        (None, True, "p must be a number, got None"),
+        (True, True, "p must be a number, got True"),
+        (Tensor(0.5), True, r"p must be a number, got a Tensor of shape \(\); use \.item\(\)"),
+        (0.5, 1, "training must be True or False, got 1"),
+    ],
+)
+def test_options_of_another_type_are_refused(p, training, message):
+    with pytest.raises(TypeError, match=f"dropout: {message}"):
+        dropout(Tensor([1.0]), p, training, rng=rng())
+
+
+def test_options_may_be_given_by_position_and_left_out_as_in_pytorch():
+    x = Tensor(np.ones(100, np.float32))
+    np.testing.assert_array_equal(dropout(x, rng=rng()).data, dropout(x, p=0.5, training=True, rng=rng()).data)
+    assert dropout(x, 0.5, False, rng=rng()) is x
 
 
 def test_what_is_no_generator_or_tensor_is_refused():

@@ -24,6 +24,19 @@ def test_value_and_gradients(shape):
     check_politeness(linear, *arrays)
 
 
+@pytest.mark.parametrize("leading", [(), (1,), (0,), (2, 3), (2, 0, 3), (2, 1, 3, 1)], ids=str)
+def test_any_leading_axes_are_the_batch(leading):
+    rng = np.random.default_rng(2)
+    arrays = [rng.standard_normal(each) for each in ((*leading, 4), (3, 4), (3,))]
+    y = linear(*map(Tensor, arrays))
+    assert y.shape == (*leading, 3)
+    rows = oracles_net.linear(arrays[0].reshape(int(np.prod(leading)), 4), *arrays[1:])
+    np.testing.assert_allclose(y.data, rows.reshape(y.shape), rtol=1e-13, atol=1e-14)
+    check_gradients(linear, *arrays)
+    check_gradients(linear, *arrays[:2])
+    check_politeness(linear, *arrays)
+
+
 @pytest.mark.parametrize("shape", [(40, 100, 80), (13, 7, 3001)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_many_products_give_the_same(shape, dtype):
@@ -72,7 +85,12 @@ def tensor(*shape, dtype=np.float32):
         (
             (tensor(2, 3, 1, 1), tensor(5, 3)),
             ValueError,
-            r"linear: x must be \(N, features\), got shape \(2, 3, 1, 1\)",
+            r"linear: x has 1 features, but weight takes 3; x \(2, 3, 1, 1\), weight \(5, 3\)",
+        ),
+        (
+            (tensor(), tensor(5, 3)),
+            ValueError,
+            r"linear: x has no features, but weight takes 3; x \(\), weight \(5, 3\)",
         ),
         ((tensor(2, 3), tensor(5)), ValueError, "linear: weight must be"),
         ((tensor(2, 3), np.zeros((5, 3))), TypeError, "linear: weight must be a Tensor, got ndarray"),

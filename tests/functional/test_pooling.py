@@ -129,6 +129,35 @@ def test_adaptive_on_an_empty_batch():
     assert adaptive_avg_pool2d(Tensor(np.zeros((0, 3, 4, 5), np.float32)), 1).shape == (0, 3, 1, 1)
 
 
+@pytest.mark.parametrize("output_size", [(None, 2), (3, None), (None, None)])
+def test_none_in_an_output_size_keeps_that_size(output_size):
+    x = Tensor(np.random.default_rng(3).standard_normal((2, 2, 5, 7)))
+    known = tuple(length if given is None else given for given, length in zip(output_size, (5, 7), strict=True))
+    np.testing.assert_array_equal(adaptive_avg_pool2d(x, output_size).data, adaptive_avg_pool2d(x, known).data)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [lambda t: max_pool2d(t, 2), lambda t: avg_pool2d(t, 3, 2, 1), lambda t: adaptive_avg_pool2d(t, (2, 3))],
+    ids=["max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"],
+)
+def test_one_image_without_a_batch_gives_one_image(pool):
+    x = distinct((2, 5, 6), np.random.default_rng(4))
+    y, batch = pool(Tensor(x)), pool(Tensor(x[None]))
+    assert y.shape == batch.shape[1:]
+    np.testing.assert_array_equal(y.data, batch.data[0])
+    check_gradients(pool, x)
+    check_politeness(pool, x)
+
+
+def test_options_may_be_given_by_position_in_the_order_of_pytorch():
+    x = Tensor(np.random.default_rng(5).standard_normal((1, 2, 6, 7)))
+    by_name = max_pool2d(x, 3, stride=(2, 1), padding=1, dilation=(1, 2), ceil_mode=True)
+    np.testing.assert_array_equal(max_pool2d(x, 3, (2, 1), 1, (1, 2), True).data, by_name.data)
+    by_name = avg_pool2d(x, 3, stride=(2, 1), padding=1, ceil_mode=True, count_include_pad=False)
+    np.testing.assert_array_equal(avg_pool2d(x, 3, (2, 1), 1, True, False).data, by_name.data)
+
+
 def tensor(*shape, dtype=np.float32):
     return Tensor(np.zeros(shape, dtype))
 
@@ -140,7 +169,7 @@ POOLS = [max_pool2d, avg_pool2d]
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        ((tensor(2, 4, 4), 2), {}, ValueError, r"x must be \(N, C, H, W\), got shape \(2, 4, 4\)"),
+        ((tensor(4, 4), 2), {}, ValueError, r"x must be \(N, C, H, W\), or \(C, H, W\) .*, got shape \(4, 4\)"),
         ((np.zeros((1, 1, 4, 4)), 2), {}, TypeError, "x must be a Tensor, got ndarray"),
         ((tensor(1, 1, 4, 4, dtype=np.uint8), 2), {}, TypeError, "x must hold floating-point numbers, got uint8"),
         ((tensor(1, 1, 4, 4), 5), {}, ValueError, r"the padded input \(4, 4\) is smaller than the window.*\(5, 5\)"),
@@ -153,6 +182,16 @@ POOLS = [max_pool2d, avg_pool2d]
         ((tensor(1, 1, 4, 4), 0), {}, ValueError, "kernel_size must be at least 1, got 0"),
         ((tensor(1, 1, 4, 4), 2), {"stride": 0}, ValueError, "stride must be at least 1, got 0"),
         ((tensor(1, 1, 4, 4), 2.0), {}, TypeError, "kernel_size must be an integer or a pair of integers, got 2.0"),
+        ((tensor(1, 1, 4, 4), True), {}, TypeError, "kernel_size must be an integer or a pair of integers, got True"),
+        ((tensor(1, 1, 4, 4), None), {}, TypeError, "kernel_size must be an integer or a pair of integers, got None"),
+        ((tensor(1, 1, 4, 4), b"ab"), {}, TypeError, "kernel_size must be an integer or a pair of integers, got b'ab'"),
+        ((tensor(1, 1, 4, 4), 2), {"ceil_mode": "yes"}, TypeError, "ceil_mode must be True or False, got 'yes'"),
+        (
+            (tensor(1, 1, 4, 4), 2**30),
+            {"padding": 2**29},
+            ValueError,
+            r"it would need an array of shape \(1, 1, 1073741828, 1073741828\), more than a process can address",
+        ),
     ],
 )
 def test_refuses(pool, arguments, options, error, message):
@@ -163,7 +202,9 @@ def test_refuses(pool, arguments, options, error, message):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((tensor(2, 4, 4), 1), ValueError, r"x must be \(N, C, H, W\)"),
+        ((tensor(4, 4), 1), ValueError, r"x must be \(N, C, H, W\), or \(C, H, W\) for one image, got shape \(4, 4\)"),
+        ((tensor(1, 1, 4, 4), None), TypeError, "output_size must be an integer or a pair of integers, got None"),
+        ((tensor(1, 1, 4, 4), 2**31 - 1), ValueError, "it would need an array of shape .* more than a process can"),
         ((tensor(1, 1, 0, 4), 1), ValueError, r"the image must not be empty; x \(1, 1, 0, 4\)"),
         ((tensor(1, 1, 4, 4), 0), ValueError, "output_size must be at least 1, got 0"),
         ((tensor(1, 1, 4, 4), (1, 2, 3)), TypeError, r"output_size must be an integer or a pair .* got \(1, 2, 3\)"),
