@@ -13,7 +13,7 @@ from typing import Any
 from minires.arguments import Axis, reduced_axes
 from minires.function import Function
 from minires_kernels import activation
-from minires_kernels.arrays import Array, array_module, device_of, on_device
+from minires_kernels.arrays import Array, array_module, device_of, on_device, total
 
 
 def sum_to_shape(grad: Array, shape: tuple[int, ...]) -> Array:
@@ -22,7 +22,7 @@ def sum_to_shape(grad: Array, shape: tuple[int, ...]) -> Array:
         return grad
     extra = grad.ndim - len(shape)
     stretched = tuple(i + extra for i, length in enumerate(shape) if length == 1 and grad.shape[i + extra] != 1)
-    return grad.sum((*range(extra), *stretched), keepdims=True).reshape(shape)
+    return total(grad, (*range(extra), *stretched), keepdims=True).reshape(shape)
 
 
 def expand_reduced(reduced: Array, shape: tuple[int, ...], axis: Axis) -> Array:
@@ -88,7 +88,7 @@ class Mul(Binary):
 
 
 class Div(Binary):
-    """x / y, elementwise: d(x/y) = dx / y - (x / y) dy / y."""
+    """x / y, elementwise: d(x/y) = dx / y - ((x / y) / y) dy."""
 
     def forward(self, x: Array, y: Array) -> Array:
         quotient = x / y
@@ -98,15 +98,18 @@ class Div(Binary):
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         x, y, quotient = self.saved.x, self.saved.y, self.saved.quotient
         needs_x, needs_y = self.needs_input_grad
-        grad_numerator = grad_output / y
         return (
-            sum_to_shape(grad_numerator, x.shape) if needs_x else None,
-            sum_to_shape(-grad_numerator * quotient, y.shape) if needs_y else None,
+            sum_to_shape(grad_output / y, x.shape) if needs_x else None,
+            sum_to_shape(-grad_output * (quotient / y), y.shape) if needs_y else None,
         )
 
 
 class Pow(Binary):
-    """x ** y, elementwise: d(x^y) = y x^(y-1) dx + log(x) x^y dy; the exponent's gradient at x = 0 is 0 for y > 0."""
+    """x ** y, elementwise: d(x^y) = y x^(y-1) dx + log(x) x^y dy.
+
+    As in PyTorch, x's gradient is 0 where y = 0, and the exponent's is 0 where x = 0 and y >= 0, whatever comes from
+    upstream: there the formulas would make 0 times infinity.
+    """
 
     def forward(self, x: Array, y: Array) -> Array:
         power = x**y
@@ -119,12 +122,10 @@ class Pow(Binary):
         needs_x, needs_y = self.needs_input_grad
         grad_x = grad_y = None
         if needs_x:
-            # x ** (y - 1) is infinite at x = 0 when y = 0, where the slope is 0
-            slope = xp.where(y == 0, 0, y * x ** xp.where(y == 0, 1, y - 1)).astype(power.dtype)
-            grad_x = sum_to_shape(grad_output * slope, x.shape)
+            grad_x = sum_to_shape(xp.where(y == 0, 0, grad_output * (y * x ** xp.where(y == 0, 1, y - 1))), x.shape)
         if needs_y:
-            logarithm = xp.log(xp.where((x == 0) & (y > 0), 1, x)).astype(power.dtype)
-            grad_y = sum_to_shape(grad_output * power * logarithm, y.shape)
+            flat = (x == 0) & (y >= 0)
+            grad_y = sum_to_shape(xp.where(flat, 0, grad_output * (power * xp.log(xp.where(flat, 1, x)))), y.shape)
         return grad_x, grad_y
 
 
@@ -167,7 +168,7 @@ class Neg(Function):
 
 
 class Abs(Function):
-    """|x|; the slope at 0 is taken to be 0."""
+    """|x|; the slope at 0 is taken to be 0, and 0 is what an infinite gradient becomes there."""
 
     def forward(self, x: Array) -> Array:
         self.save_for_backward(x=x)
@@ -175,7 +176,8 @@ class Abs(Function):
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         x = self.saved.x
-        return (grad_output * array_module(x).sign(x),)
+        xp = array_module(x)
+        return (xp.where(x == 0, 0, grad_output * xp.sign(x)),)
 
     def signature(self) -> Array:
         return array_module(self.saved.x).sign(self.saved.x)
@@ -217,7 +219,7 @@ class Sqrt(Function):
 
 
 class Clip(Function):
-    """min(max(x, lower), upper); the gradient passes where lower <= x <= upper."""
+    """min(max(x, lower), upper); the gradient passes where lower <= x <= upper, which is nowhere that x is NaN."""
 
     def __init__(self, lower: float | None, upper: float | None) -> None:
         self.lower, self.upper = lower, upper
@@ -228,12 +230,13 @@ class Clip(Function):
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         x = self.saved.x
-        inside = array_module(x).ones(x.shape, bool)
+        xp = array_module(x)
+        inside = xp.ones(x.shape, bool)
         if self.lower is not None:
             inside &= x >= self.lower
         if self.upper is not None:
             inside &= x <= self.upper
-        return (grad_output * inside,)
+        return (xp.where(inside, grad_output, 0),)
 
     def signature(self) -> Array:
         x = self.saved.x
@@ -251,7 +254,7 @@ class Sum(Function):
 
     def forward(self, x: Array) -> Array:
         self._shape = x.shape
-        return x.sum(self.axis, keepdims=self.keepdims)
+        return total(x, self.axis, self.keepdims)
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         xp = array_module(grad_output)
@@ -266,7 +269,8 @@ class Mean(Function):
 
     def forward(self, x: Array) -> Array:
         self._shape = x.shape
-        return x.mean(self.axis, keepdims=self.keepdims)
+        mean = total(x, self.axis, self.keepdims)
+        return mean / (x.size // max(mean.size, 1))
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         xp = array_module(grad_output)
@@ -282,9 +286,11 @@ class Var(Function):
         self.axis, self.correction, self.keepdims = axis, correction, keepdims
 
     def forward(self, x: Array) -> Array:
-        deviation = x - x.mean(self.axis, keepdims=True)
+        mean = total(x, self.axis, keepdims=True)
+        count = x.size // max(mean.size, 1)
+        deviation = x - mean / count
         self.save_for_backward(deviation=deviation)
-        return x.var(self.axis, ddof=self.correction, keepdims=self.keepdims)
+        return total(deviation * deviation, self.axis, self.keepdims) / (count - self.correction)
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         deviation = self.saved.deviation
@@ -343,6 +349,8 @@ class Index(Function):
 
 class Cast(Function):
     """x in another floating-point type; the gradient is cast back."""
+
+    casts = True
 
     def __init__(self, dtype: Any) -> None:
         self.dtype = dtype

@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 class Function:
     """One application of an operation: subclass it, write ``forward`` and ``backward``, call ``minires.tensor.apply``.
 
-    - ``forward(*arrays)`` returns one array. An input that is None (an absent bias) arrives as None. An array of
-      integers or booleans is a result that no gradient flows through.
+    - ``forward(*arrays)`` returns one array, of its inputs' floating-point type; or one of integers or booleans, which
+      no gradient flows through. An input that is None (an absent bias) arrives as None.
     - ``backward(grad_output)`` returns a tuple: for each input a gradient of its shape and dtype, or None where
       ``needs_input_grad`` is False (or where no gradient flows).
-    - Inputs and gradients are values: neither method writes into an array that it was given.
+    - Inputs and gradients are values: neither method writes into an array that it was given, and backward keeps none
+      that it returns: one may become the ``grad`` of a leaf.
     - A *composite* Function is a fused kernel that knows its textbook form: it also has ``expand(*tensors)``, which
       computes the same from simpler operations. ``apply`` takes that way while a tape records and under
       ``using("reference")``, so that every term can be seen.
@@ -46,6 +47,8 @@ class Function:
     forward: Callable[..., Array]
     backward: Callable[[Array], tuple[Array | None, ...]]
     expand: ClassVar[Callable[..., Tensor] | None] = None
+    casts: ClassVar[bool] = False
+    """Whether its result may be of another floating-point type than its inputs: the purpose of one Function alone."""
 
     inputs: tuple[Tensor | None, ...] = ()
     needs_input_grad: tuple[bool, ...] = ()

@@ -192,15 +192,25 @@ def _gradients(
         source = inputs[slot]
         assert source is not None
         data = source.data
-        shape, dtype = getattr(grad, "shape", None), getattr(grad, "dtype", None)
-        if shape != data.shape or dtype != data.dtype or hasattr(grad, "creator"):
-            raise BackwardResultError(
-                f"{type(function).__name__}.backward must return arrays like its inputs, but returned "
-                f"{type(grad).__name__} {shape} {dtype} for input {slot}, which is {data.shape} {data.dtype}"
-                f"{function.where()}"
-            )
-        checked.append(grad if type(grad) is np.ndarray else admit(grad, f"{type(function).__name__}.backward"))
+        is_like = type(grad) is np.ndarray and grad.shape == data.shape and grad.dtype == data.dtype
+        checked.append(grad if is_like and grad.flags.aligned else _admitted(function, slot, data, grad))
     return checked
+
+
+def _admitted(function: Function, slot: int, data: Array, grad: Any) -> Array:
+    """What ``function.backward`` returned for the input ``data``, if it can be converted to an array like that."""
+    shape, dtype = getattr(grad, "shape", None), getattr(grad, "dtype", None)
+    if shape == data.shape and dtype is not None and not hasattr(grad, "creator"):
+        try:
+            array = admit(grad, f"{type(function).__name__}.backward")
+        except TypeError as error:
+            raise BackwardResultError(f"{error}{function.where()}") from error
+        if array.dtype == data.dtype:
+            return array
+    raise BackwardResultError(
+        f"{type(function).__name__}.backward must return arrays like its inputs, but returned {type(grad).__name__} "
+        f"{shape} {dtype} for input {slot}, which is {data.shape} {data.dtype}{function.where()}"
+    )
 
 
 def _freed(function: Function) -> RuntimeError:

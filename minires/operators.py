@@ -7,7 +7,7 @@ applies a Function.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -111,6 +111,16 @@ class Operators(Reductions):
         except (IndexError, TypeError, ValueError) as error:
             raise index_error(index, self.shape, error) from error
 
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len: a 0-d tensor has no length; its number is x.item()")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.ndim:
+            raise TypeError("iteration: a 0-d tensor has no rows; its number is x.item()")
+        return (self[i] for i in range(len(self)))
+
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(
             "x[...] = ...: a tensor's elements aren't assigned, since a graph may need them; choose with "
@@ -153,8 +163,10 @@ class Operators(Reductions):
             array = int(other)  # Python's own numbers take the tensor's type, and may lie outside of its range
         elif isinstance(other, (float, np.floating)):
             array = float(other)
-        elif isinstance(other, (np.ndarray, array_module(self.data).ndarray)):
+        elif isinstance(other, array_module(self.data).ndarray):
             array = admit(other, "comparison")
+        elif hasattr(other, "__array__"):  # another library's numbers
+            array = admit(np.asarray(other), "comparison")
         else:
             return NotImplemented  # type: ignore[no-any-return]
         try:

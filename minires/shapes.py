@@ -24,13 +24,16 @@ class Shapes:
     __slots__ = ()
 
     _data: Array
-    requires_grad: bool
 
     if TYPE_CHECKING:
 
         @property
         def data(self) -> Array:
             """Its numbers."""
+
+        @property
+        def requires_grad(self) -> bool:
+            """Whether backward computes its gradient."""
 
         @property
         def is_leaf(self) -> bool:

@@ -8,20 +8,19 @@ reference cycles: a graph lives as long as its last tensor and dies with it, by 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from minires import algebra
 from minires.arguments import type_name
-from minires.display import html_table
+from minires.conversions import Conversions
 from minires.dtypes import admit
 from minires.function import Function, origin_of_call, place
 from minires.graph import BackwardHook, HookHandle, tracking, walk, watching
 from minires.operators import Operators
 from minires_kernels import forced
-from minires_kernels.arrays import Array, array_module, checked_device, device_of, to_cpu
+from minires_kernels.arrays import Array, array_module, checked_device, device_of
 
 _numbers = itertools.count()  # of Functions and of changes: what came first, in one order
 
@@ -30,7 +29,8 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
     """The result of ``function`` on ``inputs``, as a node of the graph. None stands for an absent input.
 
     A Function instance is one application: it can be applied once. Raises TypeError for inputs that aren't tensors or
-    whose floating-point types differ (nothing widens silently), RuntimeError for a second application.
+    whose floating-point types differ (nothing widens silently), and for a result that isn't one array of their type;
+    RuntimeError for a second application.
     """
     watcher = watching()
     if function.expand is not None and (watcher is not None or forced() == "reference"):
@@ -39,9 +39,9 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
         raise RuntimeError(
             f"{function!r} was applied already{function.where()}; an instance is one application: make a new one"
         )
-    arrays = _arrays(function, inputs)
+    arrays, dtype = _arrays(function, inputs)
     if tracking():
-        function.needs_input_grad = tuple(tensor is not None and tensor.requires_grad for tensor in inputs)
+        function.needs_input_grad = tuple(tensor is not None and tensor._requires_grad for tensor in inputs)
     else:
         function.needs_input_grad = (False,) * len(inputs)
     try:
@@ -49,16 +49,21 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
     except ValueError as error:  # NumPy's own, about shapes: it doesn't know the operation
         reason = function.explain(*arrays) or error
         raise ValueError(f"{type(function).__name__}: {reason}; inputs {_listing(inputs)}") from error
+    except Exception as error:
+        error.add_note(f"in the forward pass of {function!r}; inputs {_listing(inputs)}")
+        raise
     try:
         output = Tensor(array if type(array) is np.ndarray else _one_array(array))
     except TypeError as error:
         raise TypeError(f"{type(function).__name__}: forward must return one array of numbers; {error}") from error
+    requires_grad = True in function.needs_input_grad
+    if output._data.dtype is not dtype:  # an array of integers has no gradient
+        requires_grad = _is_floating(function, output, dtype, inputs) and requires_grad
     function.number = next(_numbers)
-    requires_grad = True in function.needs_input_grad and output._data.dtype.kind == "f"
     if requires_grad or watcher is not None:
         function.origin = origin_of_call()
     if requires_grad:
-        output.requires_grad = True
+        output._requires_grad = True
         output.creator = function
         function.inputs = inputs
     if watcher is not None:
@@ -68,7 +73,8 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
     return output
 
 
-def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> list[Array | None]:
+def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> tuple[list[Array | None], np.dtype[Any] | None]:
+    """The arrays of ``inputs``, and the floating-point type that they have in common; None if all hold integers."""
     arrays: list[Array | None] = []
     dtype = None
     for position, tensor in enumerate(inputs):
@@ -89,7 +95,21 @@ def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> list[Array
                     "nothing widens silently: convert one with .astype(...)"
                 )
             dtype = array.dtype
-    return arrays
+    return arrays, dtype
+
+
+def _is_floating(
+    function: Function, output: Tensor, dtype: np.dtype[Any] | None, inputs: tuple[Tensor | None, ...]
+) -> bool:
+    """Whether ``output`` holds floating-point numbers. Raises TypeError if they are of another type than the inputs."""
+    if output.dtype.kind != "f":
+        return False
+    if dtype is not None and output.dtype != dtype and not function.casts:
+        raise TypeError(
+            f"{type(function).__name__}: forward made {output.dtype} of {_listing(inputs)}; nothing widens silently: "
+            f"return array.astype({dtype})"
+        )
+    return True
 
 
 def _one_array(value: Any) -> Array:
@@ -103,7 +123,7 @@ def _listing(inputs: tuple[Tensor | None, ...]) -> str:
     return ", ".join(f"{tensor.shape} {tensor.dtype}" for tensor in inputs if tensor is not None)
 
 
-class Tensor(Operators):
+class Tensor(Operators, Conversions):
     """An array that remembers how it was made.
 
     ``data``: a NumPy or CuPy array, or anything that ``numpy.asarray`` takes; Python numbers become float32 (integers
@@ -116,24 +136,21 @@ class Tensor(Operators):
     """
 
     __slots__ = (
-        "__weakref__", "_changed_at", "_data", "_grad", "_hooks", "creator", "requires_grad", "retains_grad", "version"
+        "__weakref__", "_changed_at", "_data", "_grad", "_hooks", "_requires_grad", "creator", "retains_grad", "version"
     )  # fmt: skip
     __array_ufunc__ = None  # so that `array + tensor` reaches Tensor.__radd__
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         self._data: Array = admit(data if isinstance(data, np.ndarray) else _import_data(data), "Tensor")
-        if requires_grad and self._data.dtype.kind != "f":
-            raise TypeError(
-                f"Tensor: only floating-point tensors can require a gradient, got {self._data.dtype}; "
-                "use array.astype(numpy.float32)"
-            )
         self._grad: Array | None = None
-        self.requires_grad = requires_grad
+        self._requires_grad = False
         self.creator: Function | None = None
         self.retains_grad = False
         self._hooks: dict[int, BackwardHook] | None = None
         self.version = -1
         """When it was last changed, on the scale of creation numbers: Functions of smaller ones saw other values."""
+        if requires_grad:
+            self.requires_grad = True
 
     # ---------------------------------------------------------------- its numbers
 
@@ -166,13 +183,32 @@ class Tensor(Operators):
     def grad(self, grad: Array | Tensor | None) -> None:
         self._grad = None if grad is None else self._gradient("Tensor.grad: the gradient", grad)
 
+    @property
+    def requires_grad(self) -> bool:
+        """Whether backward computes its gradient. A leaf of floating-point numbers may be set to either."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, requires_grad: bool) -> None:
+        if requires_grad and self.dtype.kind != "f":
+            raise TypeError(
+                f"Tensor: only floating-point tensors can require a gradient, got {self.dtype}; "
+                "use array.astype(numpy.float32)"
+            )
+        if not requires_grad and self.creator is not None:
+            raise RuntimeError(
+                f"Tensor: what {self.creator!r} made requires a gradient because its inputs do; take a constant of the "
+                "same numbers: tensor.detach()"
+            )
+        self._requires_grad = bool(requires_grad)
+
     def changed(self) -> None:
         """Say that its numbers have been written to: backward passes that need the former ones will raise.
 
         Optimizers, ``load_state_dict`` and conversions call it, and so does an assignment to ``data``.
         """
-        self.version = next(_numbers)
         self._changed_at = origin_of_call()
+        self.version = next(_numbers)
 
     def changed_at(self) -> str:
         """`` (file:line)`` of its last change, or nothing when that isn't known."""
@@ -190,89 +226,9 @@ class Tensor(Operators):
         """Whether no Function made it: a parameter, an input, a constant."""
         return self.creator is None
 
-    def item(self) -> float:
-        """Its only element as a Python number. Raises ValueError when it has more than one."""
-        if self.size != 1:
-            raise ValueError(
-                f"item: the tensor must have one element, but its shape is {self.shape}; x.tolist() gives all of them"
-            )
-        return self.data.item()  # type: ignore[no-any-return]
-
-    def tolist(self) -> Any:
-        """Its elements as Python numbers, in lists as deep as it has axes."""
-        return self.data.tolist()
-
-    def numpy(self) -> np.ndarray[Any, Any]:
-        """Its data as a NumPy array; shares memory on the CPU."""
-        return to_cpu(self.data)
-
     def detach(self) -> Tensor:
         """A tensor of the same data (shared, not copied) that no gradient passes through."""
         return Tensor(self.data)
-
-    def __repr__(self) -> str:
-        made = f", {self.creator!r}" if self.creator is not None else ", requires_grad" if self.requires_grad else ""
-        return f"{type(self).__name__}({self._content()}, {self.shape} {self.dtype}{made})"
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: a row for each of its properties."""
-        rows = [("shape", str(self.shape)), ("dtype", str(self.dtype)), ("data", self._content())]
-        if self.creator is not None:
-            rows.append(("made by", f"{self.creator!r}{self.creator.where()}"))
-        rows.append(("requires grad", str(self.requires_grad)))
-        return html_table((), rows, left=(0, 1), title=type(self).__name__)
-
-    def _content(self) -> str:
-        """Its numbers in a line or, of more than 8, what sums them up."""
-        if self.size <= 8:
-            return " ".join(np.array2string(to_cpu(self.data), precision=4, separator=", ").split())
-        if self.dtype.kind != "f":
-            return "..."
-        with np.errstate(all="ignore"):  # infinities have no standard deviation
-            return f"mean {float(self.data.mean()):.4g}, std {float(self.data.std()):.4g}"
-
-    def __len__(self) -> int:
-        if not self.ndim:
-            raise TypeError("len: a 0-d tensor has no length; its number is x.item()")
-        return self.shape[0]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if not self.ndim:
-            raise TypeError("iteration: a 0-d tensor has no rows; its number is x.item()")
-        return (self[i] for i in range(len(self)))
-
-    def __bool__(self) -> bool:
-        if self.size != 1:
-            raise ValueError(
-                f"bool: a tensor of shape {self.shape} isn't true or false as a whole; "
-                "ask for .any() or .all() of it, or take one element's .item()"
-            )
-        return bool(self.item())
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __index__(self) -> int:
-        if self.dtype.kind == "f" or self.size != 1:
-            raise TypeError(
-                f"index: only a tensor of one integer can be an index or a length, got {self.shape} {self.dtype}"
-            )
-        return int(self.item())
-
-    def __format__(self, form: str) -> str:
-        """A number's own formats, as in ``f"{loss:.3f}"``, when it has one element; otherwise its repr."""
-        return format(self.item() if form and self.size == 1 else repr(self), form)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        if self.requires_grad:
-            raise RuntimeError(
-                "numpy.asarray: the tensor requires a gradient, which NumPy would lose; use tensor.data or, to join "
-                "tensors, minires.functional.stack or concatenate"
-            )
-        return np.array(to_cpu(self.data), dtype=dtype, copy=copy)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For copy and pickle: its array, its gradient and its settings; not its hooks.

@@ -151,7 +151,7 @@ def batch_norm_backward(grad_output, x, mean, inverse_std, weight, output=None):
         s, m = float(inverse_std[c]), len(places)
         x_hat = {a: (float(x[a]) - float(mean[c])) * s for a in places}
         for a in places:
-            gated[a] = 0.0 if output is not None and not output[a] > 0 else float(grad_output[a])
+            gated[a] = 0.0 if output is not None and output[a] <= 0 else float(grad_output[a])
             grad_weight[c] += gated[a] * x_hat[a]
             grad_bias[c] += gated[a]
         for b in places:
@@ -166,7 +166,7 @@ def normalize_backward(grad_output, x, mean, inverse_std, weight, output=None):
     grad_x, grad_weight, grad_bias, gated = np.zeros(x.shape), np.zeros(C), np.zeros(C), np.zeros(x.shape)
     for a in np.ndindex(*x.shape):
         c = a[1]
-        gated[a] = 0.0 if output is not None and not output[a] > 0 else float(grad_output[a])
+        gated[a] = 0.0 if output is not None and output[a] <= 0 else float(grad_output[a])
         grad_x[a] = gated[a] * float(weight[c]) * float(inverse_std[c])
         grad_weight[c] += gated[a] * (float(x[a]) - float(mean[c])) * float(inverse_std[c])
         grad_bias[c] += gated[a]
@@ -186,10 +186,10 @@ def relu(x):
 
 
 def relu_backward(grad_output, output):
-    """grad_output where output > 0."""
+    """grad_output where output > 0 or is NaN."""
     grad_x = np.zeros(output.shape)
     for index in np.ndindex(*output.shape):
-        if output[index] > 0:
+        if output[index] > 0 or isnan(output[index]):
             grad_x[index] = grad_output[index]
     return grad_x
 
@@ -268,7 +268,7 @@ def sgd(parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe):
     new_velocity = None if velocity is None else np.zeros(parameter.shape)
     for index in np.ndindex(*parameter.shape):
         old = float(parameter[index])
-        g = float(grad[index]) + weight_decay * old
+        g = float(grad[index]) + (weight_decay * old if weight_decay else 0.0)  # without decay an infinity stays one
         if velocity is None:
             new_parameter[index] = old - lr * g
         elif caffe:

@@ -47,6 +47,14 @@ def test_accuracy_by_hand():
     assert (predicted == np.array([1, 0, 0])).sum().item() == 2
 
 
+def test_another_library_s_numbers_are_numbers():
+    class Foreign:
+        def __array__(self, dtype=None, copy=None):
+            return np.array([1, 0, 0])
+
+    assert (Tensor([1, 1, 0]) == Foreign()).data.tolist() == [True, False, True]
+
+
 def test_numbers_are_compared_in_the_tensor_s_own_type():
     x = Tensor([0.1])
     assert (x == 0.1).item() is True

@@ -41,6 +41,8 @@ def test_text():
     assert f"{Tensor([1.0, 2.0])}" == repr(Tensor([1.0, 2.0]))
     assert f"{Tensor(2.5)}" == repr(Tensor(2.5))
     assert f"{Tensor(7):>4d}" == "   7"
+    with pytest.raises(ValueError, match=r"item: the tensor must have one element, but its shape is \(2,\)"):
+        format(Tensor([1.0, 2.0]), ".2f")
 
 
 def test_lists():

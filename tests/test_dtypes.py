@@ -183,6 +183,23 @@ def test_a_conversion_to_another_byte_order_changes_nothing():
     assert tensor.astype(np.dtype(np.float32).newbyteorder()) is tensor
 
 
+def test_integers_cannot_be_made_to_require_a_gradient_later():
+    """The gradient would have been cut to integers."""
+    tensor = Tensor([1, 2])
+    with pytest.raises(TypeError, match="only floating-point tensors can require a gradient, got int64"):
+        tensor.requires_grad = True
+    assert not tensor.requires_grad
+    leaf = Tensor([1.0, 2.0])
+    leaf.requires_grad = True
+    made = leaf * 2
+    with pytest.raises(RuntimeError, match=r"what Mul\(\) made requires a gradient.*tensor\.detach\(\)"):
+        made.requires_grad = False
+    made.sum().backward()
+    leaf.requires_grad = False
+    assert leaf.grad.tolist() == [2.0, 2.0]
+    assert not (leaf * 2).requires_grad
+
+
 # ---- in which type operands meet -----------------------------------------------------------------
 
 TYPES = ("float32", "float64", "int64", "int32", "int8", "uint8", "bool")
@@ -296,7 +313,7 @@ def test_clipping_does_not_widen():
     assert y.dtype == np.float32
     y.backward(np.array([1, 2, 3], np.float32))
     assert x.grad.tolist() == [0.0, 2.0, 0.0]
-    with pytest.raises(TypeError, match="clip: expected a real number, got Tensor"):
+    with pytest.raises(TypeError, match="clip: lower must be a number or None, got a Tensor"):
         x.clip(Tensor(0.5))
 
 

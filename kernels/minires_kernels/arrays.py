@@ -1,4 +1,4 @@
-"""Arrays: which library owns one, on which device it lies, how its elements are laid out.
+"""Arrays: which library owns one, on which device it lies, how its elements are laid out, what they add up to.
 
 The ground of everything: it imports NumPy alone. CuPy is looked up only when an array that isn't NumPy's turns up.
 """
@@ -82,3 +82,24 @@ def channels_last(x: Array) -> Array:
     if is_channels_last(x):
         return x
     return array_module(x).ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+FEW = 256
+"""Numbers that may be added up one after the other: that costs two of float32's seven digits at the very worst."""
+
+
+def total(x: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
+    """``x.sum(axis, keepdims=keepdims)`` that keeps float32's digits along any axis.
+
+    NumPy adds pairwise along contiguous memory alone, and elsewhere one number after the other: a million times 0.1
+    becomes 100958. So sums of more than ``FEW`` float32 numbers are made in double precision, and rounded once. That
+    takes less than twice the time. float64 has digits to spare, and integers lose none: they are added as ever.
+    """
+    if x.dtype.name != "float32" or (axis is None and x.flags.forc):
+        return x.sum(axis, keepdims=keepdims)
+    count = 1
+    for each in range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,):
+        count *= x.shape[each]
+    if count <= FEW:
+        return x.sum(axis, keepdims=keepdims)
+    return x.sum(axis, dtype="float64", keepdims=keepdims).astype(x.dtype)

@@ -8,11 +8,11 @@ from minires.functional.checks import refuse_inplace, require_tensor
 from minires.tensor import Tensor, apply
 from minires.vocabulary import torch_keywords
 from minires_kernels import activation
-from minires_kernels.arrays import Array, array_module
+from minires_kernels.arrays import Array, array_module, total
 
 
 class ReLU(Function):
-    """max(x, 0): the gradient passes where the output is positive."""
+    """max(x, 0): the gradient passes where the output is positive; and where it is NaN, so that it shows."""
 
     def forward(self, x: Array) -> Array:
         output = activation.relu(x)
@@ -62,14 +62,14 @@ class Softmax(Function):
 
     def forward(self, x: Array) -> Array:
         exponential = array_module(x).exp(x - x.max(self.axis, keepdims=True))
-        output = exponential / exponential.sum(self.axis, keepdims=True)
+        output = exponential / total(exponential, self.axis, keepdims=True)
         self.save_for_backward(output=output)
         return output
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         output = self.saved.output
         weighted = grad_output * output
-        return (weighted - output * weighted.sum(self.axis, keepdims=True),)
+        return (weighted - output * total(weighted, self.axis, keepdims=True),)
 
 
 class LogSoftmax(Function):
@@ -81,13 +81,13 @@ class LogSoftmax(Function):
     def forward(self, x: Array) -> Array:
         xp = array_module(x)
         shifted = x - x.max(self.axis, keepdims=True)
-        output = shifted - xp.log(xp.exp(shifted).sum(self.axis, keepdims=True))
+        output = shifted - xp.log(total(xp.exp(shifted), self.axis, keepdims=True))
         self.save_for_backward(output=output)
         return output
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         probabilities = array_module(grad_output).exp(self.saved.output)
-        return (grad_output - probabilities * grad_output.sum(self.axis, keepdims=True),)
+        return (grad_output - probabilities * total(grad_output, self.axis, keepdims=True),)
 
 
 def relu(x: Tensor, inplace: bool = False) -> Tensor:

@@ -13,7 +13,7 @@ from minires.functional.checks import batch_of_images, require_image_fits, requi
 from minires.functional.rearrange import pad
 from minires.tensor import Tensor, apply
 from minires_kernels import Window, convolution
-from minires_kernels.arrays import Array
+from minires_kernels.arrays import Array, total
 from minires_kernels.window import Pair
 
 
@@ -42,7 +42,7 @@ class Conv2d(Function):
         if needs_weight:
             grad_weight = convolution.grad_weight(grad_output, x, self.window, self.groups)
         if needs_bias:
-            grad_bias = grad_output.sum((0, 2, 3))
+            grad_bias = total(grad_output, (0, 2, 3))
         return grad_x, grad_weight, grad_bias
 
 

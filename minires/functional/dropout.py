@@ -12,20 +12,25 @@ from minires_kernels.arrays import Array, array_module
 
 
 class Dropout(Function):
-    """x times a random mask of 0 and 1 / (1 - p), so that the expectation stays x: dx = mask g."""
+    """x / (1 - p) where a random mask keeps it, else 0, so that the expectation stays x; dx = g / (1 - p), or 0.
+
+    What is dropped is 0 even if it was infinite or NaN.
+    """
 
     def __init__(self, p: float, rng: np.random.Generator) -> None:
         self.p, self._rng = p, rng
 
     def forward(self, x: Array) -> Array:
-        xp = array_module(x)
-        scale = x.dtype.type(1 / (1 - self.p)) if self.p < 1 else x.dtype.type(0)
-        mask = xp.asarray(self._rng.random(x.shape, np.float32) >= self.p).astype(x.dtype) * scale
-        self.save_for_backward(mask=mask)
-        return x * mask
+        kept = array_module(x).asarray(self._rng.random(x.shape, np.float32) >= self.p)
+        self.save_for_backward(kept=kept)
+        return self._scaled(x, kept)
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
-        return (grad_output * self.saved.mask,)
+        return (self._scaled(grad_output, self.saved.kept),)
+
+    def _scaled(self, x: Array, kept: Array) -> Array:
+        scale = x.dtype.type(1 / (1 - self.p)) if self.p < 1 else x.dtype.type(0)  # if p = 1, nothing is kept
+        return array_module(x).where(kept, x * scale, 0)
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, rng: np.random.Generator) -> Tensor:

@@ -8,7 +8,7 @@ from minires.function import Function
 from minires.functional.checks import require_tensor, shapes
 from minires.tensor import Tensor, apply
 from minires_kernels import Window, convolution
-from minires_kernels.arrays import Array
+from minires_kernels.arrays import Array, total
 
 FEW_PRODUCTS = 1 << 18
 """Products of numbers up to which the array library's matrix product is taken. A BLAS computes more of them on threads
@@ -44,7 +44,7 @@ class Linear(Function):
             grad_weight = grad_output.T @ x  # (out, N) @ (N, in) -> (out, in)
         elif needs_weight:
             grad_weight = convolution.grad_weight(_pixels(grad_output), _pixels(x), PIXEL)[:, :, 0, 0]
-        return grad_x, grad_weight, grad_output.sum(0) if needs_bias else None
+        return grad_x, grad_weight, total(grad_output, 0) if needs_bias else None
 
 
 def _pixels(x: Array) -> Array:

@@ -9,7 +9,7 @@ from minires.function import Function
 from minires.functional.checks import batch_of_images, require_addressable, require_image_fits, shapes, without_batch
 from minires.tensor import Tensor, apply
 from minires_kernels import Window, pooling
-from minires_kernels.arrays import Array, array_module
+from minires_kernels.arrays import Array, array_module, total
 from minires_kernels.window import Pair, as_pair
 
 
@@ -66,7 +66,8 @@ class AdaptiveAvgPool2d(Function):
         N, C, H, W = x.shape
         output = array_module(x).empty((N, C, *self.output_size), x.dtype)
         for oh, ow, rows, columns in self._regions(H, W):
-            output[:, :, oh, ow] = x[:, :, rows, columns].mean((2, 3))
+            region = x[:, :, rows, columns]
+            output[:, :, oh, ow] = total(region, (2, 3)) / (region.shape[2] * region.shape[3])
         return output
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:

@@ -60,9 +60,10 @@ class Where(Function):
         return array_module(x).where(self._condition, x, y)
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
+        xp, (needs_x, needs_y) = array_module(grad_output), self.needs_input_grad
         return (
-            sum_to_shape(grad_output * self._condition, self._shapes[0]),
-            sum_to_shape(grad_output * ~self._condition, self._shapes[1]),
+            sum_to_shape(xp.where(self._condition, grad_output, 0), self._shapes[0]) if needs_x else None,
+            sum_to_shape(xp.where(self._condition, 0, grad_output), self._shapes[1]) if needs_y else None,
         )
 
     def signature(self) -> Array:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from minires import Tensor
+from minires import Tensor, using
 from minires.functional import cross_entropy, log_softmax
 from tests import oracles_net
 from tests.questions import check_gradients, check_politeness
@@ -56,6 +56,24 @@ def test_huge_logits_neither_overflow_nor_warn(dtype):
     assert loss.item() == 2e4
     loss.backward()
     assert z.grad.tolist() == [[1.0, -1.0, 0.0]]
+
+
+@pytest.mark.parametrize("implementation", ["numba_cpu", "reference"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("offset", [0.0, 1e3, -1e3, 1e8, -1e30])
+def test_what_all_logits_have_in_common_costs_no_digits(offset, dtype, implementation):
+    with using(implementation):
+        for smoothing in (0.0, 0.3):
+            loss = cross_entropy(Tensor(np.full((1, 2), offset, dtype)), [1], label_smoothing=smoothing)
+            assert loss.item() == pytest.approx(math.log(2), rel=2 * float(np.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("implementation", ["numba_cpu", "reference"])
+def test_a_share_of_nothing_in_an_infinite_loss_is_nothing(implementation):
+    """With all of the target smoothed away, its own class's loss of infinity counts through the mean alone."""
+    z = np.array([[1.0, -np.inf, 2.0]])
+    with using(implementation):
+        assert cross_entropy(Tensor(z), [1], label_smoothing=1.0).item() == np.inf
 
 
 @pytest.mark.filterwarnings("error")

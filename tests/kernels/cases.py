@@ -430,3 +430,10 @@ for _shape in [(1, 1), (3, 2), (5, 10), (17, 33), (7, 1000), (0, 4)]:
     for _smoothing in (0.0, 0.1, 1.0):
         _cross_entropy(f"{_shape}, smoothing {_smoothing}", _shape, _smoothing)
 _cross_entropy("masked classes", (9, 12), 0.0, masked=True)
+for _offset in (1e3, -1e8):  # what is common to all logits of a row changes nothing, and costs no digits
+    for _smoothing in (0.0, 0.1):
+        _case("cross_entropy", "cross_entropy", f"logits around {_offset:g}, smoothing {_smoothing}",
+              lambda rng, offset=_offset, smoothing=_smoothing: (
+                  offset + rng.integers(-4, 5, (6, 11)) * 8.0, rng.integers(0, 11, 6), smoothing
+              ),
+              oracles.cross_entropy)  # fmt: skip

@@ -13,6 +13,7 @@ from minires_kernels.arrays import (
     is_channels_last,
     to_cpu,
     to_gpu,
+    total,
 )
 
 
@@ -77,3 +78,28 @@ def test_channels_last_copies_only_what_is_not():
     x = np.empty((2, 4, 5, 3), np.float32).transpose(0, 3, 1, 2)
     assert channels_last(x) is x
     assert not np.shares_memory(channels_last(x[:, :2]), x)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", [None, 0, 1, -1, (0, 2), (-1, 1), (0, 1, 2), ()], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool"])
+def test_total_is_the_sum_in_the_same_dtype(axis, keepdims, dtype):
+    x = np.random.default_rng(0).integers(0, 3, (20, 30, 40)).astype(dtype)
+    for layout in (x, np.asfortranarray(x), x[::-1, ::2]):
+        result, expected = total(layout, axis, keepdims), layout.sum(axis, keepdims=keepdims)
+        assert result.dtype == expected.dtype
+        np.testing.assert_array_equal(result, expected)  # whole numbers: exact in whatever order
+
+
+def test_total_of_nothing_is_zero_and_of_an_infinity_infinite():
+    assert total(np.zeros((0, 3), np.float32), 0).tolist() == [0, 0, 0]
+    x = np.ones((1000, 2), np.float32)
+    x[500, 0] = np.inf
+    assert total(x, 0).tolist() == [np.inf, 1000]
+
+
+@pytest.mark.parametrize("shape", [(1_000_000, 3), (1000, 1000, 3), (20_000_000, 1)])
+def test_total_keeps_float32_s_digits_along_any_axis(shape):
+    x = np.full(shape, 0.1, np.float32)
+    axes = tuple(range(len(shape) - 1))
+    np.testing.assert_allclose(total(x, axes), np.float64(np.float32(0.1)) * (x.size // shape[-1]), rtol=1e-7)

@@ -54,6 +54,20 @@ def maximum_with_zero(kind, x, out):
     simd.store(simd.maximum(simd.load(kind, x, 0), simd.zero(kind)), out, 0)
 
 
+@njit
+def gated(kind, x, y, out):
+    simd.store(simd.gate(simd.load(kind, x, 0), simd.load(kind, y, 0)), out, 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "passes"), [(1e-40, True), (0.0, False), (-0.0, False), (np.nan, True), (-np.inf, False)]
+)
+def test_a_gate_chooses_and_lets_through_where_it_is_nan(kind, number, passes):
+    x, out = np.full(kind.lanes, np.inf, kind.dtype), np.full(kind.lanes, 7, kind.dtype)
+    gated(kind, x, np.full(kind.lanes, number, kind.dtype), out)
+    np.testing.assert_array_equal(out, np.inf if passes else 0)
+
+
 def test_maximum_keeps_a_nan_of_its_first_operand(kind):
     x = np.full(kind.lanes, np.nan, kind.dtype)
     out = np.zeros_like(x)
@@ -256,6 +270,19 @@ def test_gather_reads_strided_numbers_and_nothing_beyond(kind, rng):
         for vector, start in zip(vectors, (1, 0, 1, 2, 3), strict=True):
             np.testing.assert_array_equal(vector[:count], x[start::stride][:count])
         assert not vectors[:, count:].any()
+
+
+@njit
+def summed(tile, x, y):
+    simd.store(simd.tile_total(simd.tile_load(tile, x, 0, tile.width, tile.vector.lanes)), y, 0)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 2), (3, 1), (3, 3), (4, 4), (2, 5)])
+def test_the_total_of_a_tile_is_the_sum_of_its_vectors(kind, rows, columns):
+    x = np.arange(rows * columns * kind.lanes, dtype=kind.dtype)
+    y = np.empty(kind.lanes, kind.dtype)
+    summed(simd.Tile(kind, rows, columns), x, y)
+    np.testing.assert_array_equal(y, x.reshape(-1, kind.lanes).sum(0))
 
 
 @njit

@@ -2,10 +2,12 @@
 
 Contract, for each implementation:
 
-- ``relu(x)`` is max(x, 0), elementwise; NaN stays NaN. ``relu_backward(grad_output, output)`` is grad_output where
-  output > 0, else 0: the slope at exactly 0 is taken to be 0, as everyone does.
+- ``relu(x)`` is max(x, 0), elementwise. ``relu_backward(grad_output, output)`` is grad_output where output > 0, else 0:
+  the slope at exactly 0 is taken to be 0, as everyone does.
 - ``add(x, y)`` is x + y for equal shapes; ``add_relu(x, y)`` is relu(x + y): the end of a residual block (He et al.
   2015, eq. 1 followed by the second nonlinearity). Its backward is relu_backward, once, for both operands.
+- NaN and infinities: relu keeps a NaN, and relu_backward lets the gradient pass there, as PyTorch does, so that neither
+  hides one; elsewhere the gradient is chosen, not multiplied: where output <= 0 it is 0, were it infinite or NaN.
 - float32 or float64, kept; arrays of any (equal) shape and any strides; the result is new and lies in memory as the
   first operand does. Inputs are never written.
 
@@ -35,7 +37,7 @@ def relu(x: Array) -> Array:
 
 
 def relu_backward(grad_output: Array, output: Array) -> Array:
-    """``grad_output`` where ``output``, the result of the ReLU, is positive; 0 elsewhere."""
+    """``grad_output`` where ``output``, the result of the ReLU, is positive (or NaN); 0 elsewhere."""
     require_alike("activation.relu_backward", grad_output=grad_output, output=output)
     return select(FAMILY, "relu_backward", grad_output, output)(grad_output, output)
 

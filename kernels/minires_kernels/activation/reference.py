@@ -20,7 +20,7 @@ def relu_backward(grad_output: Array, output: Array) -> Array:
     """See :func:`minires_kernels.activation.relu_backward`."""
     xp = array_module(grad_output)
     grad_x = xp.zeros_like(grad_output)
-    xp.copyto(grad_x, grad_output, where=output > 0)
+    xp.copyto(grad_x, grad_output, where=~(output <= 0))
     return grad_x
 
 

@@ -7,6 +7,9 @@ Contract, for each implementation (output channel o lies in group g = o // (O / 
   weight[o, c, i, j] x[n, g C/G + c, oh SH - PH + i DH, ow SW - PW + j DW], where x is 0 in the padding.
 - ``grad_input``:   the adjoint of ``forward`` in x; ``grad_weight``: its adjoint in weight:
   ``sum(forward(x, w) * g) == sum(x * grad_input(g, w)) == sum(w * grad_weight(g, x))``.
+- NaN and infinities: one in x or grad_output reaches the results whose sum meets it, and no other; in grad_weight, and
+  for one in weight, a sum may meet it in the padding too, where it is multiplied by 0, which makes NaN. Algorithms that
+  mix numbers (Winograd) see to it by computing again without mixing.
 - x (N, C, H, W), weight (O, C/G, KH, KW), grad_output (N, O, OH, OW); float32 or float64, kept; any strides accepted;
   new arrays returned, of logical shape NCHW / OIHW and physical layout of the implementation's choice; inputs never
   written; N = 0 gives an empty output and a zero grad_weight; a sum over no channels is 0. Shapes are checked here.

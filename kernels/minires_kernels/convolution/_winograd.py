@@ -16,9 +16,10 @@ from minires_kernels.arena import empty_channels_last, scratch
 from minires_kernels.arrays import Array
 from minires_kernels.convolution import _winograd_loops as loops
 from minires_kernels.convolution import _winograd_transforms as transforms
+from minires_kernels.convolution import numba_cpu
 from minires_kernels.convolution._geometry import Record, Shape, best_tile, flat, integers, record
 from minires_kernels.convolution._winograd_algorithm import Algorithm, PatchTransform
-from minires_kernels.convolution._winograd_loops import FILTERS
+from minires_kernels.convolution._winograd_loops import FILTERS, LANES
 from minires_kernels.flat import pixels
 from minires_kernels.simd import Tile, address, in_parallel, kinds, vector
 from minires_kernels.window import Pair, Window
@@ -35,8 +36,9 @@ GRID = integers(
     # channels out padded to a tile's width and channels in to a vector's; numbers between positions of V, M, U, between
     # tiles of V and M; sizes
     *("C_padded", "O_padded", "V_step", "M_step", "U_step", "V_tile", "M_tile", "V_size", "M_size", "U_size"),
-    # channels in a strip of y, padded to a vector's; numbers in the work space of one thread
-    *("strip_O", "work"),
+    # channels in a strip of y, padded to a vector's; numbers in a strip; in the work space of one thread, which ends
+    # with it and what has been watched of outputs
+    *("strip_O", "strip", "work"),
     # strides of the weight, and its first tap and the step to the next (grad_input turns filters round)
     *("weight_in", "weight_out", "first_tap", "next_tap"),
     # positions of a patch; channels that are summed up in one go
@@ -134,6 +136,9 @@ def _padded(count: int, unit: int) -> int:
     return ceil(count / unit) * unit
 
 
+WATCHED = 16
+"""Numbers that a thread has for what it has watched: the widest vector."""
+
 GAP = 16
 """Unused numbers between positions, and between tiles where there are many channels: a cache line."""
 
@@ -162,7 +167,8 @@ def _layout(grid: dict[str, int], algorithm: Algorithm, tile: Tile, filters_firs
     beside = grid["V_size"] + grid["M_size"]
     if filters_first:
         beside = grid["U_size"] + (0 if gradient else grid["M_size"])
-    grid["work"] = beside + _padded(strip, 16)
+    grid["strip"] = _padded(strip, WATCHED)
+    grid["work"] = beside + grid["strip"] + WATCHED
 
 
 def _filters_first(algorithm: Algorithm, grid: dict[str, int]) -> bool:
@@ -233,7 +239,7 @@ def _plan(
     filters_first: bool, shared: int, parts: int,
 ) -> Plan:  # fmt: skip
     first, second = (_program(step, algorithm.vector.dtype) for step in steps)
-    lanes = parts * 9 * algorithm.vector.lanes
+    lanes = parts * LANES * algorithm.vector.lanes
     return Plan(record(GRID, grid), sides, (first, second), shares, filters_first, shared, parts * grid["work"], lanes)
 
 
@@ -261,8 +267,8 @@ def forward(m: int, x: Array, weight: Array, window: Window, groups: int) -> Arr
     y = empty_channels_last((N, O, *window.output_size(H, W, op="convolution")), x.dtype)
     if x.size == 0 or y.size == 0:
         y[...] = 0
-    else:
-        _correlate(FORWARD[m, window.stride[0]], x, weight, window.padding, False, y)
+    elif not _correlate(FORWARD[m, window.stride[0]], x, weight, window.padding, False, y):
+        return numba_cpu.forward(x, weight, window, groups)
     return y
 
 
@@ -270,19 +276,22 @@ def grad_input(m: int, grad_output: Array, weight: Array, x_shape: Shape, window
     """The contract's grad_input by F(m x m, 3 x 3). ValueError for a window that ``covers`` refuses."""
     _require(m, window, groups)
     grad_x = empty_channels_last(x_shape, grad_output.dtype)
+    stride, (PH, PW) = window.stride[0], window.padding
+    before = (2 - PH, 2 - PW) if stride == 1 else (0, 0)
     if grad_output.size == 0 or grad_x.size == 0:
         grad_x[...] = 0
-    else:
-        stride, (PH, PW) = window.stride[0], window.padding
-        before = (2 - PH, 2 - PW) if stride == 1 else (0, 0)
-        _correlate(ADJOINT[m, stride], grad_output, weight, before, True, grad_x)
+    elif not _correlate(ADJOINT[m, stride], grad_output, weight, before, True, grad_x):
+        return numba_cpu.grad_input(grad_output, weight, x_shape, window, groups)
     return grad_x
 
 
-def _correlate(name: str, x: Array, weight: Array, before: Pair, turned: bool, y: Array) -> None:
+def _correlate(name: str, x: Array, weight: Array, before: Pair, turned: bool, y: Array) -> bool:
+    """Fills y. Whether all of it is finite, so that it may be trusted."""
     parts, dtype = numba.get_num_threads(), y.dtype
     plan = _plan_correlation(name, x.shape, y.shape, before, turned, dtype.name, parts, kinds.REGISTER_BYTES)
     shared, work = scratch("shared", plan.shared, dtype), scratch("patches", plan.work, dtype)
+    watched = work.reshape(parts, -1)[:, -WATCHED:]
+    watched[...] = 0
     (first, second), (first_parts, second_parts) = plan.programs, plan.shares
     weight, source, y = flat(np.ascontiguousarray(weight)), pixels(x), pixels(y)
     if plan.filters_first:
@@ -291,6 +300,7 @@ def _correlate(name: str, x: Array, weight: Array, before: Pair, turned: bool, y
     else:
         in_parallel(first, first_parts, plan.grid, plan.sides, weight, shared, shared, shared)
         in_parallel(second, second_parts, plan.grid, plan.sides, source, shared, y, work)
+    return not watched.any()
 
 
 def grad_weight(m: int, grad_output: Array, x: Array, window: Window, groups: int) -> Array:
@@ -307,6 +317,8 @@ def grad_weight(m: int, grad_output: Array, x: Array, window: Window, groups: in
         )  # fmt: skip
         shared, work = scratch("shared", plan.shared, dtype), scratch("patches", plan.work, dtype)
         lanes, line = scratch("lanes", plan.lanes, dtype), gradient.reshape(-1)
+        watched = lanes.reshape(parts, LANES, -1)[:, -1]
+        watched[...] = 0
         (first, second), (first_parts, second_parts) = plan.programs, plan.shares
         if plan.filters_first:
             in_parallel(first, first_parts, plan.grid, plan.sides, pixels(x), pixels(grad_output), shared, work)
@@ -314,4 +326,6 @@ def grad_weight(m: int, grad_output: Array, x: Array, window: Window, groups: in
         else:
             in_parallel(first, first_parts, plan.grid, plan.sides, pixels(x), pixels(grad_output), shared, work)
             in_parallel(second, second_parts, plan.grid, plan.sides, shared, line, lanes, lanes)
+        if watched.any():
+            return numba_cpu.grad_weight(grad_output, x, window, groups)
     return gradient

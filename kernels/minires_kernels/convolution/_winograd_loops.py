@@ -24,6 +24,9 @@ from minires_kernels.simd import Tile, Vector
 FILTERS = 64
 """Channels in whose transformed filters, to one block of channels out, are made at once where filters come first."""
 
+LANES = 10
+"""Vectors that a thread's gradients of filters need before their lanes part: nine taps, and what it has watched."""
+
 
 @njit(error_model="numpy")
 def spread_filters(
@@ -194,7 +197,7 @@ def gather_filters(
     c, end = part * grid.C // parts, (part + 1) * grid.C // parts
     for o in range(0, grid.O, kind.lanes):
         at = c * grid.O_padded + o
-        buffer = worker * 9 * kind.lanes
+        buffer = worker * LANES * kind.lanes
         simd.call(
             grid.transform_sums,
             (grids, sums, at, grid.O_padded, parts, o, c, end - c, grad_weight, lanes, buffer),
@@ -208,7 +211,7 @@ def accumulate_filters(
 ) -> None:  # fmt: skip
     """Filters first: the sums of a block of channels out over all tiles, transformed before the next block begins."""
     grid = grids[0]
-    at, buffer = worker * grid.work, worker * 9 * kind.lanes
+    at, buffer = worker * grid.work, worker * LANES * kind.lanes
     for block in range(part * grid.blocks // parts, (part + 1) * grid.blocks // parts):
         first = block * grid.width
         for c in range(0, grid.C, FILTERS):

@@ -8,6 +8,10 @@ the image and channels filled up to whole vectors. The transforms then know no b
 in long runs; reading each patch where it lies took three times as long. Between two positions lie some unused numbers:
 at a distance of a power of two, all positions of a patch would compete for the same few places of the first-level
 cache.
+
+What the inverse transforms make is *watched* while it is in registers: 0 times the sum of a tile's outputs is 0, unless
+one of them is infinite or NaN. What a thread has seen of all its tiles so far is a vector behind its strip (or behind
+its lanes); ``_winograd`` looks at these when the threads are done.
 """
 
 from __future__ import annotations
@@ -100,19 +104,23 @@ def transform_outputs(
     """y = A^T M A of the tiles ``first`` ... ``last``; M holds the channels from ``channel`` on."""
     grid = grids[0]
     O, step, rows = grid.strip_O, grid.M_step, kind.output_size
+    watch, nought = simd.load(kind.vector, strip, strip_at + grid.strip), simd.zero(kind.vector)
     while first < last:
         tiles, n, down, right = neighbours(grid, first, last)
         h, w, columns = down * rows, right * rows, tiles * rows
         for start in range(strip_at, strip_at + columns * O, rows * O):
             for o in range(0, O, kind.vector.lanes):
                 products = simd.tile_load(kind.positions, M, at + o, kind.size * step, step)
-                simd.tile_scatter(simd.tile_sandwich(kind.output, products), strip, start + o, columns * O, O)
+                outputs = simd.tile_sandwich(kind.output, products)
+                simd.tile_scatter(outputs, strip, start + o, columns * O, O)
+                watch = simd.fma(simd.tile_total(outputs), nought, watch)
             at += grid.M_tile
         simd.call(
             grid.unpack_strip,
             (strip, strip_at, O, rows, columns, y, n, grid.OH, grid.OW, grid.O, h, w, channel),
         )
         first += tiles
+    simd.store(watch, strip, strip_at + grid.strip)
 
 
 @njit(error_model="numpy")
@@ -141,15 +149,19 @@ def transform_sums(
     """
     grid, n = grids[0], kind.vector.lanes
     size = kind.size * kind.size * grid.U_step
+    watch, nought = simd.load(kind.vector, lanes, buffer + 9 * n), simd.zero(kind.vector)
     for k in range(channels):
         total = simd.tile_load(kind.positions, sums, at + k * width, kind.size * grid.U_step, grid.U_step)
         for part in range(1, parts):
             start = at + k * width + part * size
             more = simd.tile_load(kind.positions, sums, start, kind.size * grid.U_step, grid.U_step)
             total = simd.tile_plus(total, more)
-        simd.tile_scatter(simd.tile_sandwich(kind.grad_filter, total), lanes, buffer, 3 * n, n)
+        filters = simd.tile_sandwich(kind.grad_filter, total)
+        simd.tile_scatter(filters, lanes, buffer, 3 * n, n)
+        watch = simd.fma(simd.tile_total(filters), nought, watch)
         for lane in range(min(n, grid.O - o)):
             for tap in range(9):
                 grad_weight[(o + lane) * grid.weight_out + (c + k) * grid.weight_in + tap] = lanes[
                     buffer + tap * n + lane
                 ]
+    simd.store(watch, lanes, buffer + 9 * n)

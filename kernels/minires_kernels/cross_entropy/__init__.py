@@ -4,8 +4,10 @@ Contract, for each implementation, with z = logits (N, K), t = target (N,) integ
 and q_k = (1 - s) [k = t] + s / K (Szegedy et al. 2016, section 7):
 
 - ``cross_entropy`` gives losses (N,), -sum_k q_k log softmax(z)_k, and probabilities (N, K), softmax(z). The largest
-  logit of a row is subtracted first, so that nothing overflows. Without smoothing, a class with logit -inf (masked)
-  has probability 0 and costs nothing.
+  logit of a row is subtracted from each before anything else is done, so that nothing overflows and an offset common
+  to all costs no digits. Without smoothing, a class with logit -inf (masked) has probability 0 and costs nothing.
+- NaN and infinities: a row that holds a NaN or +inf, or -inf alone, has NaN for its loss and all its probabilities; one
+  whose target has -inf, or any class with smoothing, costs +inf. No other row is touched, in either direction.
 - ``cross_entropy_backward`` gives grad_logits (N, K): (probabilities - q) share, with ``share`` (N,) the gradient with
   respect to each loss.
 - float32 or float64, kept; any strides accepted; new C-contiguous arrays returned; inputs never written. Shapes and

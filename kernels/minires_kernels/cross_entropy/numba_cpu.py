@@ -53,19 +53,23 @@ def row(all_logits: Array, target: Array, smoothing: float, losses: Array, all_p
     largest = logits[0]
     for k in range(1, logits.size):
         largest = max(largest, logits[k])
-    total = largest - largest  # 0 of the right type; NaN where there is no result
+    total = 0.0  # in double precision: single would lose digits of a million classes
     for k in range(logits.size):
         probabilities[k] = math.exp(logits[k] - largest)
         total += probabilities[k]
+    divisor = probabilities.dtype.type(total)
     for k in range(logits.size):
-        probabilities[k] /= total
-    normalizer = largest + math.log(total)
-    loss = normalizer - logits[target[n]]
+        probabilities[k] /= divisor
+    # The largest logit is taken away before anything is added: log(total) would vanish beside a large one.
+    log_total = math.log(total)
+    loss = 0.0
+    if smoothing < 1:
+        loss = (1 - smoothing) * (log_total - (logits[target[n]] - largest))
     if smoothing > 0:
-        mean = total - total
+        mean = 0.0
         for k in range(logits.size):
-            mean += normalizer - logits[k]
-        loss = (1 - smoothing) * loss + smoothing * mean / logits.size
+            mean += log_total - (logits[k] - largest)
+        loss += smoothing * mean / logits.size
     losses[n] = loss
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minires_kernels.arrays import Array, array_module
+from minires_kernels.arrays import Array, array_module, total
 
 DEVICE = "any"
 
@@ -11,11 +11,11 @@ def cross_entropy(logits: Array, target: Array, label_smoothing: float = 0.0) ->
     """See :func:`minires_kernels.cross_entropy.cross_entropy`."""
     xp, N = array_module(logits), len(logits)
     shifted = logits - logits.max(1, keepdims=True)
-    log_probabilities = shifted - xp.log(xp.exp(shifted).sum(1, keepdims=True))  # (N, K)
+    log_probabilities = shifted - xp.log(total(xp.exp(shifted), 1, keepdims=True))  # (N, K)
     losses = -log_probabilities[xp.arange(N), target]  # (N,)
-    if label_smoothing:  # else a masked class, whose logarithm is -inf, would make 0 times infinity
-        smoothing = logits.dtype.type(label_smoothing)
-        losses = (1 - smoothing) * losses - smoothing * log_probabilities.mean(1)
+    if label_smoothing:  # else, and if it is 1, a class whose logarithm is -inf would make 0 times infinity
+        smoothing, everywhere = logits.dtype.type(label_smoothing), -total(log_probabilities, 1) / logits.shape[1]
+        losses = everywhere if smoothing == 1 else (1 - smoothing) * losses + smoothing * everywhere
     return losses, xp.ascontiguousarray(xp.exp(log_probabilities))
 
 

@@ -9,11 +9,14 @@ Contract, for each implementation (Ioffe and Szegedy 2015; channels on axis 1, m
   flows through them too: with x_hat = (x - mean) inverse_std and g the gradient behind the ReLU,
   ``grad_x = weight inverse_std (g - mean(g) - x_hat mean(g x_hat))``, grad_weight = sum(g x_hat), grad_bias = sum(g).
 - ``normalize_backward``: the same when the statistics are constants (evaluation): ``grad_x = weight inverse_std g``.
+- NaN and infinities stay in their channel. A NaN makes both of its statistics NaN, an infinity its variance. One in x
+  or grad_output reaches y, grad_addend and, with constant statistics, grad_x at its own pixel alone, and the channel's
+  grad_weight and grad_bias. The ReLU's gate is that of ``activation``: chosen, not multiplied, and open where y is NaN.
 - x (N, C, H, W), any strides; mean, inverse_std, weight, bias (C,); all of one dtype, float32 or float64, which every
   returned array keeps. Results lie in memory as x does where x is contiguous or channels-last. Inputs never written.
 
 The fusions: ``addend`` (like x) is added before the ReLU; the backward kernels get ``output``, the result of that ReLU,
-and return the gradient gated by ``output > 0`` for the addend as well. Without an addend they also get the ``bias``:
+and return the gradient gated by it for the addend as well. Without an addend they also get the ``bias``:
 the gate can be computed again from x.
 
 Cost, in numbers moved: forward 3 N C H W (two reads, one write) + 1 with an addend; backward 5 (grad_output and x

@@ -117,7 +117,7 @@ def piece_statistics(kind: Any, cuts: Cut, x: Array, means: Array, squares: Arra
         for c in range(channels):
             table[c] += x[i + c]
     for c in range(channels):
-        table[c] /= min(SAMPLE, m)
+        table[c] = table[c] / min(SAMPLE, m) if math.isfinite(table[c]) else 0  # infinity minus itself would be NaN
     for lane in range(channels, width):
         table[lane] = table[lane - channels]
     paired = stop - (stop - start) % (2 * width)
@@ -153,7 +153,7 @@ def total_statistics(cuts: Cut, size: int, means: Array, squares: Array, mean: A
     for p in range(cuts.pieces - 1, -1, -1):
         first, piece = base[bounds(cuts, p)[2] :], part(means, p, channels)
         for c in range(channels):
-            first[c] = piece[c]
+            first[c] = piece[c] if math.isfinite(piece[c]) else 0
     for p in range(cuts.pieces):
         start, stop, channel = bounds(cuts, p)
         share, own, piece = (stop - start) / channels / (size / C), total[channel:], part(means, p, channels)
@@ -319,11 +319,11 @@ def total_sums(
 
 @njit(**SERIAL)
 def gradient_map(
-    mean: Array, inverse_std: Array, weight: Array, bias: Array, grad_weight: Array, grad_bias: Array, share: float
+    mean: Array, inverse_std: Array, weight: Array, bias: Array, grad_weight: Array, grad_bias: Array, m: float
 ) -> Array:
     """Each channel's (mean, scale, bias, slope, offset), where grad_x = scale g + slope (x - mean) + offset: (5, C).
 
-    ``share`` is 1 / m, or 0 for constant statistics, through which no gradient flows.
+    ``m`` numbers lie in each channel.
     """
     C = mean.size
     values, affine = np.empty(5 * C, mean.dtype), affine_map(mean, inverse_std, weight, bias)
@@ -331,8 +331,8 @@ def gradient_map(
         values[i] = affine[i]
     for c in range(C):
         scale = values[C + c]
-        values[3 * C + c] = -scale * inverse_std[c] * grad_weight[c] * share
-        values[4 * C + c] = -scale * grad_bias[c] * share
+        values[3 * C + c] = -scale * inverse_std[c] * grad_weight[c] / m
+        values[4 * C + c] = -scale * grad_bias[c] / m
     return values
 
 
@@ -346,10 +346,14 @@ def piece_gradient(
     table: Array,
     relu: bool,
     again: bool,
+    constant: bool,
     grad_x: Array,
     p: int,
 ) -> None:
-    """grad_x = scale g + slope (x - mean) + offset on piece p."""
+    """grad_x = scale g + slope (x - mean) + offset on piece p; scale g alone if the statistics are ``constant``.
+
+    Alone, since a NaN in x is one in the slope of its channel, and 0 times that would be one in every pixel.
+    """
     (start, stop, channel), width, span = bounds(cuts, p), cuts.width, cuts.cycle * cuts.width
     whole, first = stop - (stop - start) % width, channel * width
     for row in range(start, whole, width):
@@ -360,8 +364,10 @@ def piece_gradient(
                 g = gate(g, fma(centered, load(kind, table, k + span), load(kind, table, k + 2 * span)))
             elif relu:
                 g = gate(g, load(kind, output, i))
-            flow = fma(centered, load(kind, table, k + 3 * span), load(kind, table, k + 4 * span))
-            store(fma(g, load(kind, table, k + span), flow), grad_x, i)
+            value = g * load(kind, table, k + span)
+            if not constant:
+                value = value + fma(centered, load(kind, table, k + 3 * span), load(kind, table, k + 4 * span))
+            store(value, grad_x, i)
     for i in range(whole, stop, kind.lanes):
         k, count = first + i - whole, stop - i
         g, centered = load_part(kind, grad, i, count), load_part(kind, x, i, count) - load(kind, table, k)
@@ -369,8 +375,10 @@ def piece_gradient(
             g = gate(g, fma(centered, load(kind, table, k + span), load(kind, table, k + 2 * span)))
         elif relu:
             g = gate(g, load_part(kind, output, i, count))
-        flow = fma(centered, load(kind, table, k + 3 * span), load(kind, table, k + 4 * span))
-        store_part(fma(g, load(kind, table, k + span), flow), grad_x, i, count)
+        value = g * load(kind, table, k + span)
+        if not constant:
+            value = value + fma(centered, load(kind, table, k + 3 * span), load(kind, table, k + 4 * span))
+        store_part(value, grad_x, i, count)
 
 
 @njit(**THREADED)
@@ -404,7 +412,6 @@ def backward(
     arguments = kind, cuts, grad, output, x, affine, relu, again, keep, gated, sums, products
     for_each(piece_sums, cuts.pieces, arguments)
     total_sums(cuts, sums, products, inverse_std, grad_weight, grad_bias)
-    share = 0.0 if constant else C / max(x.size, 1)
-    table = spread(gradient_map(mean, inverse_std, weight, bias, grad_weight, grad_bias, share), cuts)
+    table = spread(gradient_map(mean, inverse_std, weight, bias, grad_weight, grad_bias, x.size / C), cuts)
     source, relu, again = gated if keep else grad, relu and not keep, again and not keep
-    for_each(piece_gradient, cuts.pieces, (kind, cuts, source, output, x, table, relu, again, grad_x))
+    for_each(piece_gradient, cuts.pieces, (kind, cuts, source, output, x, table, relu, again, constant, grad_x))

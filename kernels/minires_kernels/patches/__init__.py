@@ -7,6 +7,7 @@ Contract, for each implementation:
   Simard 2006; the layout is that of ``torch.nn.functional.unfold``).
 - ``col2im`` adds each entry of ``columns`` back to the pixel that im2col read it from: the transposed linear map, so
   ``sum(im2col(x) * columns) == sum(x * col2im(columns))`` for all x and columns.
+- NaN and infinities are moved as they are, and added as they are: an entry reaches its own pixel alone.
 - float32 or float64, kept; any strides accepted; a new C-contiguous array returned; inputs never written.
 
 Cost: im2col reads N C H W numbers and writes N K L of them (K = C KH KW, L = OH OW), with no arithmetic at all;

@@ -8,6 +8,8 @@ Contract, for each implementation (positions and ``ceil_mode`` as :meth:`minires
 - ``avg_pool`` divides by the number of taps of the window that lie in the padded image (``count_include_pad``) or in
   the image itself (0 if there are none); ``ceil_mode`` windows that stick out of the padded image don't count what
   sticks out. That is PyTorch's rule.
+- NaN and infinities: max_pool gives the window's first NaN, else its first largest number, be it infinite, and backward
+  gives its pixel alone the gradient; avg_pool and its backward carry one to the windows, or pixels, that see it.
 - x (N, C, H, W) float32 or float64, kept; any strides; new arrays; inputs never written.
 
 Cost: N C OH OW KH KW comparisons or additions; forward reads x and writes y, backward the reverse.

@@ -1,4 +1,8 @@
-"""Two vector operations that only the maximum needs: NaN wins, and places are stored as integers."""
+"""Three vector operations that only the maximum needs: NaN wins, and places are integers.
+
+Vectors hold floating-point numbers, which can't count beyond 2^24 in single precision. A vector of places holds the
+*bits* of integers instead: whoever chooses between lanes doesn't ask what they mean.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,32 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minires_kernels.simd.emit import Code, check_vectors, emitter
+from minires_kernels.simd.emit import Code, VectorType, check_vectors, emitter, vector_type
+
+
+def _integers(kind: VectorType) -> ir.VectorType:
+    """Integers of the size of the vector's numbers."""
+    return ir.VectorType(ir.IntType(kind.element.bitwidth), kind.lanes)
+
+
+def _splat(builder: Any, integers: ir.VectorType, number: Any) -> Any:
+    """``number``, of which the lowest bits are taken, in every lane."""
+    undefined, nought = ir.Constant(integers, ir.Undefined), ir.IntType(32)(0)
+    lowest = number if number.type == integers.element else builder.trunc(number, integers.element)
+    first = builder.insert_element(undefined, lowest, nought)
+    order = ir.Constant(ir.VectorType(ir.IntType(32), integers.count), [0] * integers.count)
+    return builder.shuffle_vector(first, undefined, order)
+
+
+@intrinsic
+def broadcast_place(typing: Any, kind: Any, place: Any) -> Any:
+    """``broadcast_place(kind, place)``: the integer ``place`` in every lane, as bits."""
+    result = vector_type(kind)
+
+    def body(code: Code, _: Any, number: Any) -> Any:
+        return code.builder.bitcast(_splat(code.builder, _integers(result), number), result.llvm)
+
+    return result(kind, types.intp), emitter(result, body)
 
 
 @intrinsic
@@ -27,19 +56,15 @@ def where_beats(typing: Any, a: Any, b: Any, x: Any, y: Any) -> Any:
 
 @intrinsic
 def store_places(typing: Any, value: Any, places: Any, i: Any, origin: Any, count: Any) -> Any:
-    """``store_places(value, places, i, origin, count)``: places[i : i + count] = origin + value, as int32."""
+    """``store_places(value, places, i, origin, count)``: places[i : i + count] = origin + the places in ``value``."""
     kind = check_vectors(value)
     integers = ir.VectorType(ir.IntType(32), kind.lanes)
 
     def body(code: Code, item: Any, array: Any, at: Any, start: Any, valid: Any) -> None:
         builder = code.builder
-        first = builder.insert_element(
-            ir.Constant(integers, ir.Undefined), builder.trunc(start, ir.IntType(32)), ir.IntType(32)(0)
-        )
-        starts = builder.shuffle_vector(
-            first, ir.Constant(integers, ir.Undefined), ir.Constant(integers, [0] * kind.lanes)
-        )
-        result = builder.add(builder.fptosi(item, integers), starts)
+        bits = builder.bitcast(item, _integers(kind))
+        result = builder.add(builder.trunc(bits, integers) if bits.type != integers else bits,
+                             _splat(builder, integers, start))  # fmt: skip
         pointer = builder.bitcast(code.pointer(places, array, at), integers.as_pointer())
         arguments = [result, pointer, ir.IntType(32)(4), code.mask(valid)]
         function_type = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])

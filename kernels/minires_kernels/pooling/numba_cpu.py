@@ -4,8 +4,8 @@ Threads share out rows of the result. Whatever is written belongs to one thread:
 *gathering* (each pixel asks which windows have seen it), maxima by giving each thread images, or channels, of its own.
 So nothing depends on the number of threads.
 
-- ``avg_pool`` and its backward keep one vector of sums in a register for all taps of a window, row by row: large
-  windows would lose digits in one long sum.
+- ``avg_pool`` and its backward keep vectors of sums in registers for all taps of a window: one for a stretch of a row,
+  one for the row, one for all rows, since large windows would lose digits in one long sum.
 - ``max_pool`` keeps one vector of maxima and one of their places in registers for all taps of a window.
 - ``max_pool_backward`` alone is scalar: each number goes to a place of its own.
 
@@ -15,6 +15,7 @@ comparisons and memory take about the same time, everything else is bound by mem
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from minires_kernels.arrays import Array, channels_last
 from minires_kernels.flat import SERIAL, THREADED, flat, vector_of
 from minires_kernels.jit import njit
 from minires_kernels.pooling._places import require_places
-from minires_kernels.pooling._vectors import store_places, where_beats
+from minires_kernels.pooling._vectors import broadcast_place, store_places, where_beats
 from minires_kernels.simd import broadcast, for_each, load_part, store_part, zero
 from minires_kernels.window import Pair, Window
 
@@ -84,6 +85,10 @@ def avg_pool_backward(
     return grad_x
 
 
+LEAST_RUN = 64
+"""Numbers of a row that are added up in one go, at least: more sums than these cost time and spare no digit."""
+
+
 # --- Maximum ---------------------------------------------------------------------------------------------------------
 
 
@@ -121,12 +126,12 @@ def largest_row(
         if i_first >= i_beyond or j_first >= j_beyond:
             start = -1 - origin
         for c in range(0, C, kind.lanes):
-            best, place = broadcast(kind, -np.inf), broadcast(kind, start)
+            best, place = broadcast(kind, -np.inf), broadcast_place(kind, start)
             for i in range(i_first, i_beyond):
                 for j in range(j_first, j_beyond):
                     tap = i * dilation[0] * W + j * dilation[1]
                     number = load_part(kind, x, (n * H * W + origin + tap) * C + c, C - c)
-                    place = where_beats(number, best, broadcast(kind, tap), place)
+                    place = where_beats(number, best, broadcast_place(kind, tap), place)
                     best = where_beats(number, best, number, best)
             store_part(best, y, at + c, C - c)
             store_places(place, argmax, at + c, origin, C - c)
@@ -202,6 +207,12 @@ def seen_by(pixel: int, size: int, stride: int, padding: int, windows: int) -> t
 
 
 @njit(**SERIAL)
+def longest_run(count: int) -> int:
+    """How many of ``count`` numbers to add up in one go: about as many as there will be sums to add up in turn."""
+    return max(LEAST_RUN, int(math.sqrt(count)))
+
+
+@njit(**SERIAL)
 def average_row(
     kind: Any,
     x: Array,
@@ -221,13 +232,16 @@ def average_row(
     top, bottom, rows = reach(oh, size[0], stride[0], padding[0], H, padding[0] * count_include_pad)
     for ow in range(output[1]):
         left, right, columns = reach(ow, size[1], stride[1], padding[1], W, padding[1] * count_include_pad)
-        share = 1 / max(rows * columns, 1)
+        share, run = 1 / max(rows * columns, 1), longest_run(right - left)
         for c in range(0, C, kind.lanes):
             total = zero(kind)
             for h in range(top, bottom):
                 line = zero(kind)
-                for w in range(left, right):
-                    line = line + load_part(kind, x, ((n * H + h) * W + w) * C + c, C - c)
+                for start in range(left, right, run):
+                    stretch = zero(kind)
+                    for w in range(start, min(start + run, right)):
+                        stretch = stretch + load_part(kind, x, ((n * H + h) * W + w) * C + c, C - c)
+                    line = line + stretch
                 total = total + line
             store_part(total * share, y, (row * output[1] + ow) * C + c, C - c)
 
@@ -275,10 +289,12 @@ def share_out_row(
             total = zero(kind)
             for oh in range(top, bottom):
                 rows = reach(oh, size[0], stride[0], padding[0], H, padding[0] * count_include_pad)[2]
+                line = zero(kind)
                 for ow in range(left, right):
                     columns = reach(ow, size[1], stride[1], padding[1], W, padding[1] * count_include_pad)[2]
                     g = load_part(kind, grad, ((n * OH + oh) * OW + ow) * C + c, C - c)
-                    total = total + g * (1 / max(rows * columns, 1))
+                    line = line + g * (1 / max(rows * columns, 1))
+                total = total + line
             store_part(total, grad_x, (row * W + w) * C + c, C - c)
 
 

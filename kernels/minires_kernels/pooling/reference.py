@@ -48,10 +48,10 @@ def avg_pool(x: Array, window: Window, ceil_mode: bool = False, count_include_pa
     N, C, H, W = x.shape
     OH, OW = window.output_size(H, W, ceil_mode=ceil_mode, op="avg_pool")
     padded = xp.pad(x, ((0, 0), (0, 0), *_borders(window, (H, W), (OH, OW))))
-    total = xp.zeros((N, C, OH, OW), x.dtype)
+    total = xp.zeros((N, C, OH, OW))  # in double precision: one long sum for each window
     for _, _, pixels in window.taps(OH, OW):
         total += padded[pixels]
-    return total / _tap_counts(xp, window, (H, W), (OH, OW), count_include_pad, x.dtype)
+    return (total / _tap_counts(xp, window, (H, W), (OH, OW), count_include_pad)).astype(x.dtype)
 
 
 def avg_pool_backward(
@@ -66,11 +66,11 @@ def avg_pool_backward(
     N, C, H, W = x_shape
     OH, OW = window.output_size(H, W, ceil_mode=ceil_mode, op="avg_pool_backward")
     (top, bottom), (left, right) = _borders(window, (H, W), (OH, OW))
-    share = grad_output / _tap_counts(xp, window, (H, W), (OH, OW), count_include_pad, grad_output.dtype)
-    grad_padded = xp.zeros((N, C, top + H + bottom, left + W + right), grad_output.dtype)
+    share = grad_output / _tap_counts(xp, window, (H, W), (OH, OW), count_include_pad)
+    grad_padded = xp.zeros((N, C, top + H + bottom, left + W + right))
     for _, _, pixels in window.taps(OH, OW):
         grad_padded[pixels] += share
-    return xp.ascontiguousarray(grad_padded[:, :, top : top + H, left : left + W])
+    return grad_padded[:, :, top : top + H, left : left + W].astype(grad_output.dtype)
 
 
 def _borders(window: Window, image: Pair, output: Pair) -> tuple[Pair, Pair]:
@@ -84,7 +84,7 @@ def _borders(window: Window, image: Pair, output: Pair) -> tuple[Pair, Pair]:
     return border(0), border(1)
 
 
-def _tap_counts(xp: Any, window: Window, image: Pair, output: Pair, count_include_pad: bool, dtype: Any) -> Array:
+def _tap_counts(xp: Any, window: Window, image: Pair, output: Pair, count_include_pad: bool) -> Array:
     """By how much to divide each window's sum, (OH, OW): how many of its taps count, or 1 where none does."""
 
     def counts(axis: int) -> Array:
@@ -93,4 +93,4 @@ def _tap_counts(xp: Any, window: Window, image: Pair, output: Pair, count_includ
         beyond = xp.minimum(first + window.size[axis], image[axis] + margin)
         return xp.maximum(beyond - xp.maximum(first, -margin), 0)
 
-    return xp.maximum(counts(0)[:, None] * counts(1), 1).astype(dtype)
+    return xp.maximum(counts(0)[:, None] * counts(1), 1)

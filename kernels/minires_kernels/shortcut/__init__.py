@@ -6,6 +6,7 @@ Contract, for each implementation:
   x (N, C, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride)).
 - ``subsample_and_pad_backward``, its adjoint: grad_x[n, c, h, w] = grad_output[n, c, h / stride, w / stride] where
   stride divides both h and w, else 0; the channels that x doesn't have are dropped.
+- NaN and infinities are moved as they are; the zeros are written, not made by multiplying.
 - float32 or float64, kept; any strides accepted; a new array returned, channels-last in memory, the layout in which the
   convolutions around a shortcut work; inputs never written. channels >= C and stride >= 1 are checked here.
 

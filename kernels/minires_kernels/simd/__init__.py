@@ -59,6 +59,7 @@ from minires_kernels.simd.tiles import (
     tile_scatter_part,
     tile_store,
     tile_store_part,
+    tile_total,
     tile_zero,
 )
 from minires_kernels.simd.vectors import (
@@ -115,6 +116,7 @@ __all__ = [
     "tile_scatter_part",
     "tile_store",
     "tile_store_part",
+    "tile_total",
     "tile_zero",
     "total",
     "vector",

@@ -204,6 +204,11 @@ class Code:
         """x where a > b, else y."""
         return self.builder.select(self.builder.fcmp_ordered(">", a, b), x, y)
 
+    def gate(self, x: Any, y: Any) -> Any:
+        """x where y > 0 or is NaN, else 0: chosen, not multiplied, for x may be infinite."""
+        nought = self.kind.constant(0.0)
+        return self.builder.select(self.builder.fcmp_unordered(">", y, nought), x, nought)
+
     def fold(self, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
         """All lanes combined in halves: lane k with lane k + lanes/2, and so on. The order is fixed."""
         undefined = ir.Constant(self.kind.llvm, ir.Undefined)

@@ -149,6 +149,21 @@ def tile_plus(typing: Any, tile: Any, other: Any) -> Any:
 
 
 @intrinsic
+def tile_total(typing: Any, tile: Any) -> Any:
+    """``tile_total(tile)``: the vector that is the sum of its vectors, added in halves."""
+    kind = check_tile(tile)
+
+    def body(code: Code, value: Any) -> Any:
+        vectors = [item for row in kind.unpack(code.builder, value) for item in row]
+        while len(vectors) > 1:
+            pairs = zip(vectors[::2], vectors[1::2], strict=False)
+            vectors = [code.add(a, b) for a, b in pairs] + vectors[len(vectors) // 2 * 2 :]
+        return vectors[0]
+
+    return kind.vector(tile), emitter(kind.vector, body)
+
+
+@intrinsic
 def tile_outer(typing: Any, tile: Any, x: Any, i: Any, stride: Any, w: Any, j: Any) -> Any:
     """``tile_outer(tile, x, i, stride, w, j)``: tile[r, :] + x[i + r stride] w[j : j + width], for each row r."""
     kind = check_tile(tile)

@@ -107,10 +107,9 @@ def where_greater(typing: Any, a: Any, b: Any, x: Any, y: Any) -> Any:
 
 @intrinsic
 def gate(typing: Any, x: Any, y: Any) -> Any:
-    """``gate(x, y)``: x where y > 0, else 0. The backward of a ReLU whose output is y."""
+    """``gate(x, y)``: x where y > 0 or y is NaN, else 0. The backward of a ReLU whose output is y."""
     kind = check_vectors(x, y)
-    nought = kind.constant(0.0)
-    return kind(x, y), emitter(kind, lambda code, item, output: code.where_greater(output, nought, item, nought))
+    return kind(x, y), emitter(kind, Code.gate)
 
 
 @intrinsic

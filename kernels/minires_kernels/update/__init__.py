@@ -11,6 +11,9 @@ have it):
 (v on the right of := is the old velocity, elsewhere the new one.) The two walk the same path while lr is constant and
 part when it changes: Caffe's velocity still holds the old lr. Without momentum there is no velocity: None.
 
+NaN and infinities: one in grad, parameter or velocity reaches the parameter and velocity at its own place alone; terms
+whose factor (momentum, weight_decay) is 0 are left out, not multiplied.
+
 Cost: 5 numbers moved an element (three reads, two writes); 3 without momentum. Bound by memory.
 """
 

@@ -92,7 +92,10 @@ def piece(
     whole = stop - (stop - start) % kind.lanes
     for i in range(start, whole, kind.lanes):
         value = load(kind, parameter, i)
-        change = fma(decay, value, load(kind, grad, i)) * early
+        change = load(kind, grad, i)
+        if weight_decay != 0:  # 0 times an infinite parameter would be NaN
+            change = fma(decay, value, change)
+        change = change * early
         if moving:
             speed = fma(friction, load(kind, velocity, i), change)
             store(speed, velocity, i)
@@ -101,7 +104,10 @@ def piece(
     if whole < stop:
         count = stop - whole
         value = load_part(kind, parameter, whole, count)
-        change = fma(decay, value, load_part(kind, grad, whole, count)) * early
+        change = load_part(kind, grad, whole, count)
+        if weight_decay != 0:
+            change = fma(decay, value, change)
+        change = change * early
         if moving:
             speed = fma(friction, load_part(kind, velocity, whole, count), change)
             store_part(speed, velocity, whole, count)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minires_kernels import Window, arena, convolution, load, using
-from minires_kernels.convolution import _winograd, first_choice
+from minires_kernels.convolution import _winograd, first_choice, numba_cpu
 from minires_kernels.convolution._winograd_algorithm import FILTERINGS, Algorithm
 from minires_kernels.simd import kinds, vector
 from tests.kernels.cases import convolved
@@ -91,6 +91,47 @@ def test_tiles_stick_out_of_the_image_on_any_side(rng, m, stride, H, W, padding)
     window = Window.of(3, stride=stride, padding=padding if stride == 1 else 1)
     x, weight, grad_output = arguments(rng, (2, 3, H, W), 5, window)
     assert_right(all_three(m, x, weight, grad_output, window), m, x, weight, grad_output, window)
+
+
+@every_algorithm
+@pytest.mark.parametrize("filters_first", [False, True])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 3e38])
+def test_what_is_not_finite_is_computed_again_without_mixing(
+    monkeypatch, fresh_plans, rng, m, stride, number, filters_first
+):
+    """One bad pixel spoils the 9 outputs that see it, not the 20 of its tile: bit by bit what the direct sum gives.
+
+    3e38 is finite, but the transforms make infinities of it.
+    """
+    monkeypatch.setattr(_winograd, "_filters_first", lambda *_: filters_first)
+    window = Window.of(3, stride=stride, padding=1)
+    x, weight, grad_output = arguments(rng, (2, 19, 9, 12), 21, window)
+    x[1, 7, 4, 5] = grad_output[0, 3, 2, 1] = number
+    with np.errstate(all="ignore"):
+        results = all_three(m, x, weight, grad_output, window)
+    expected = (
+        numba_cpu.forward(x, weight, window),
+        numba_cpu.grad_input(grad_output, weight, x.shape, window),
+        numba_cpu.grad_weight(grad_output, x, window),
+    )
+    for result, value in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result, value)
+    weight[5, 2, 1, 0] = number
+    np.testing.assert_array_equal(all_three(m, x, weight, grad_output, window)[0], numba_cpu.forward(x, weight, window))
+
+
+@every_algorithm
+@pytest.mark.parametrize("filters_first", [False, True])
+def test_what_is_finite_is_computed_once_whatever_came_before(monkeypatch, fresh_plans, rng, m, stride, filters_first):
+    monkeypatch.setattr(_winograd, "_filters_first", lambda *_: filters_first)
+    window = Window.of(3, stride=stride, padding=1)
+    x, weight, grad_output = arguments(rng, (2, 19, 9, 12), 21, window)
+    before = all_three(m, x, weight, grad_output, window)
+    all_three(m, np.full_like(x, np.nan), weight, np.full_like(grad_output, np.inf), window)
+    for kernel in ("forward", "grad_input", "grad_weight"):
+        monkeypatch.setattr(numba_cpu, kernel, None)  # who calls it now fails
+    for result, value in zip(all_three(m, x, weight, grad_output, window), before, strict=True):
+        np.testing.assert_array_equal(result, value)
 
 
 @every_algorithm

@@ -71,3 +71,25 @@ def test_the_mean_of_a_large_image_keeps_its_digits(rng):
     x = rng.random((2, 5, 301, 299)).astype("float32")
     y = numba_cpu.avg_pool(x, Window.of((301, 299)))
     np.testing.assert_allclose(y, x.mean((2, 3), dtype=np.float64, keepdims=True), rtol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_tap_far_from_its_window_s_first_is_named_to_the_pixel(dtype):
+    """The place of a maximum isn't counted in floating-point numbers: float32 has none between 2^24 and 2^24 + 2."""
+    for length in (2**24 + 2, 2**24 + 4):
+        x = np.zeros((1, 1, 1, length), dtype)
+        x[..., -1] = 1
+        y, argmax = numba_cpu.max_pool(x, Window.of((1, 2), dilation=(1, length - 1)))
+        assert y.item() == 1
+        assert argmax.item() == length - 1
+
+
+def test_the_maximum_of_more_taps_than_float32_can_count():
+    x = np.zeros((1, 1, 4097, 4099), np.float32)
+    x[0, 0, 4096, 4097] = 1
+    y, argmax = numba_cpu.max_pool(x, Window.of((4097, 4099)))
+    assert y.item() == 1
+    assert argmax.item() == 4096 * 4099 + 4097
+    grad_x = numba_cpu.max_pool_backward(np.full((1, 1, 1, 1), 3, np.float32), argmax, x.shape)
+    assert grad_x[0, 0, 4096, 4097] == 3
+    assert grad_x.sum() == 3
