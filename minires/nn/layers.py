@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minires import functional
-from minires.functional.checks import refuse_inplace, require_flag, require_integer, require_number
+from minires.arguments import require_flag, require_integer, require_number
+from minires.functional.checks import refuse_inplace
 from minires.nn.initializers import Fan, he_normal
 from minires.nn.module import Module
 from minires.tensor import Parameter, Tensor
