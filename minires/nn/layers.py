@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minires import functional
-from minires.functional.checks import require_flag, require_integer, require_number
+from minires.functional.checks import refuse_inplace, require_flag, require_integer, require_number
 from minires.nn.initializers import Fan, he_normal
 from minires.nn.module import Module
 from minires.tensor import Parameter, Tensor
@@ -191,7 +191,10 @@ class Linear(Module):
 
 
 class ReLU(Module):
-    """max(x, 0)."""
+    """max(x, 0). ``inplace`` is there for those who know it from PyTorch: True is refused, with the reason."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        refuse_inplace("ReLU", inplace)
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> the same."""
