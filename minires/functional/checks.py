@@ -67,6 +67,16 @@ def require_flag(op: str, name: str, value: object) -> None:
         raise TypeError(f"{op}: {name} must be True or False, got {_named(value)}")
 
 
+def require_generator(op: str, rng: object) -> np.random.Generator:
+    """``rng``. Raise TypeError unless it is a Generator of NumPy's: a seed, or numpy.random itself, isn't one."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"{op}: rng must be a numpy.random.Generator, got {type(rng).__name__}; numpy.random.default_rng(seed) "
+            "makes one"
+        )
+    return rng
+
+
 def refuse_inplace(op: str, inplace: object) -> None:
     """Raise ValueError, with the reason, for an ``inplace`` that is True."""
     require_flag(op, "inplace", inplace)
