@@ -7,13 +7,13 @@ call to :func:`sum_to_shape` in each of them.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from minires.arguments import Axis, reduced_axes
 from minires.function import Function
 from minires_kernels import activation
 from minires_kernels.arrays import Array, array_module, device_of, on_device, total
-
-Axis = int | tuple[int, ...] | None
 
 
 def sum_to_shape(grad: Array, shape: tuple[int, ...]) -> Array:
@@ -32,7 +32,17 @@ def expand_reduced(reduced: Array, shape: tuple[int, ...], axis: Axis) -> Array:
     return reduced.reshape([1 if i in axes else length for i, length in enumerate(shape)])
 
 
-class Add(Function):
+class Binary(Function):
+    """Two operands of shapes that broadcast."""
+
+    def explain(self, *arrays: Array) -> str:
+        x, y = (array.shape for array in arrays)
+        if all(1 in lengths or lengths[0] == lengths[1] for lengths in zip(x[::-1], y[::-1], strict=False)):
+            return ""
+        return f"shapes {x} and {y} don't broadcast: from the last axis on, two lengths must be equal, or one of them 1"
+
+
+class Add(Binary):
     """x + y. The gradient passes through unchanged, to both: at a skip connection it *splits* here."""
 
     def forward(self, x: Array, y: Array) -> Array:
@@ -46,7 +56,7 @@ class Add(Function):
         )
 
 
-class Sub(Function):
+class Sub(Binary):
     """x - y."""
 
     def forward(self, x: Array, y: Array) -> Array:
@@ -61,7 +71,7 @@ class Sub(Function):
         )
 
 
-class Mul(Function):
+class Mul(Binary):
     """x y, elementwise: d(xy) = y dx + x dy."""
 
     def forward(self, x: Array, y: Array) -> Array:
@@ -77,7 +87,7 @@ class Mul(Function):
         )
 
 
-class Div(Function):
+class Div(Binary):
     """x / y, elementwise: d(x/y) = dx / y - ((x / y) / y) dy."""
 
     def forward(self, x: Array, y: Array) -> Array:
@@ -94,7 +104,7 @@ class Div(Function):
         )
 
 
-class Pow(Function):
+class Pow(Binary):
     """x ** y, elementwise: d(x^y) = y x^(y-1) dx + log(x) x^y dy.
 
     As in PyTorch, x's gradient is 0 where y = 0, and the exponent's is 0 where x = 0 and y >= 0, whatever comes from
@@ -125,6 +135,14 @@ class MatMul(Function):
     def forward(self, x: Array, y: Array) -> Array:
         self.save_for_backward(x=x, y=y)
         return x @ y
+
+    def explain(self, *arrays: Array) -> str:
+        x, y = (array.shape for array in arrays)
+        if not (x and y):
+            return "both operands must have at least one axis; multiply by a number with *"
+        if x[-1] != y[-2:][0]:
+            return f"the left has rows of {x[-1]} numbers, the right columns of {y[-2:][0]}; they must be equally long"
+        return f"the stacks of matrices, {x[:-2]} and {y[:-2]}, must broadcast"
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         x, y = self.saved.x, self.saved.y
@@ -276,33 +294,8 @@ class Var(Function):
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         deviation = self.saved.deviation
-        count = deviation.size // max(grad_output.size, 1) - self.correction
+        count = math.prod(deviation.shape[i] for i in reduced_axes(self.axis, deviation.ndim)) - self.correction
         return (expand_reduced(grad_output * (2 / count), deviation.shape, self.axis) * deviation,)
-
-
-class Max(Function):
-    """The maximum over one axis, or over all; the first of equal maxima gets the gradient, as in max pooling."""
-
-    def __init__(self, axis: int | None, keepdims: bool) -> None:
-        self.axis, self.keepdims = axis, keepdims
-
-    def forward(self, x: Array) -> Array:
-        self._shape = x.shape
-        self.save_for_backward(argmax=x.argmax(self.axis))
-        return x.max(self.axis, keepdims=self.keepdims)
-
-    def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
-        xp = array_module(grad_output)
-        grad_x = xp.zeros(self._shape, grad_output.dtype)
-        if self.axis is None:
-            grad_x.reshape(-1)[self.saved.argmax] = grad_output.reshape(())
-        else:
-            index = expand_reduced(self.saved.argmax, self._shape, self.axis)
-            xp.put_along_axis(grad_x, index, expand_reduced(grad_output, self._shape, self.axis), self.axis)
-        return (grad_x,)
-
-    def signature(self) -> Array:
-        return array_module(self.saved.argmax).asarray(self.saved.argmax)
 
 
 class Reshape(Function):

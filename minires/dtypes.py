@@ -48,7 +48,7 @@ def checked_dtype(dtype: Any, name: str) -> np.dtype[Any]:
     """``dtype`` as a NumPy type of native byte order. Raises TypeError, which begins with ``name``, if unsupported."""
     try:
         native: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # a ValueError for something that has another library's dtype
         raise TypeError(f"{name}: expected a NumPy dtype such as numpy.float32, got {dtype!r}") from error
     if native not in SUPPORTED:
         raise TypeError(_refusal(native, name))

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from minires.display import brief
 from minires_kernels.arrays import Array
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ class Function:
         """
         return None
 
+    def explain(self, *arrays: Array | None) -> str:
+        """Why ``forward`` refused ``arrays``, by their shapes, in the user's words; ``""`` where they fit."""
+        return ""
+
     def release(self) -> None:
         """Forget the saved arrays and the inputs, so that their memory can be used again."""
         self.released = True
@@ -89,11 +94,21 @@ class Function:
         return {name: value for name, value in vars(self).items() if not (hasattr(Function, name) or name[0] == "_")}
 
     def __repr__(self) -> str:
-        settings = (f"{name}={value}" for name, value in self.hyper_parameters().items())
+        settings = (f"{name}={described(value)}" for name, value in self.hyper_parameters().items())
         return f"{type(self).__name__}({', '.join(settings)})"
 
 
-_CORE = tuple(f"minires.{name}" for name in ("function", "tensor", "operators", "algebra", "functional", "nn", "optim"))
+def described(setting: Any) -> str:
+    """A hyper-parameter in a few characters; one that is itself a Function by its name."""
+    return type(setting).__name__ if isinstance(setting, Function) else brief(setting)
+
+
+_CORE = tuple(
+    f"minires.{name}"
+    for name in (
+        "function", "vocabulary", "algebra", "shapes", "reductions", "operators", "tensor", "functional", "nn", "optim"
+    )
+)  # fmt: skip
 """Where somebody's work is done for him: what is applied or changed there has its origin in the first line outside."""
 
 

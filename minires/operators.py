@@ -7,65 +7,41 @@ applies a Function.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from minires import algebra
-from minires.algebra import Axis
+from minires import algebra, extremes
+from minires.arguments import described, type_name
 from minires.dtypes import admit, as_number, checked_dtype, common_dtype
-from minires.function import Function
-from minires_kernels.arrays import Array, array_module
+from minires.indexing import index_error, plain_index
+from minires.reductions import Reductions
+from minires.vocabulary import torch_keywords, unknown_attribute
+from minires_kernels.arrays import array_module
 
 if TYPE_CHECKING:
     from minires.tensor import Tensor
 
 
-class Operators:
-    """What arithmetic needs of a tensor: its ``data``, and two methods that make new ones."""
+def _assigning(sign: str, operate: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    """``x += y`` as x = x + y, a new tensor: refused for a leaf that learns, which would silently stay as it is."""
+
+    def assign(self: Operators, other: Any) -> Tensor:
+        if self.requires_grad and self.is_leaf:
+            raise RuntimeError(
+                f"w {sign} ...: w is a leaf that requires a gradient; this would give its name to a new tensor, and "
+                f"leave it as it was; change its data, w.data {sign} ..., or give the result a name of its own"
+            )
+        return operate(self, other)
+
+    return assign
+
+
+class Operators(Reductions):
+    """Arithmetic and the other methods of one element at a time; indexing; a change of type."""
 
     __slots__ = ()
-
-    _data: Array
-
-    if TYPE_CHECKING:
-
-        def _apply(self, function: Function, *inputs: Any) -> Tensor:
-            """The result of ``function``, as a node of the graph."""
-
-        def _constant(self, array: Array) -> Tensor:
-            """A tensor of ``array`` that no gradient flows to."""
-
-        @property
-        def data(self) -> Array:
-            """Its numbers."""
-
-        @property
-        def requires_grad(self) -> bool:
-            """Whether backward computes its gradient."""
-
-    # ---------------------------------------------------------------- what it is
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The lengths of its axes."""
-        return self._data.shape  # type: ignore[no-any-return]
-
-    @property
-    def ndim(self) -> int:
-        """The number of its axes."""
-        return self._data.ndim  # type: ignore[no-any-return]
-
-    @property
-    def size(self) -> int:
-        """The number of its elements."""
-        return self._data.size  # type: ignore[no-any-return]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of its elements."""
-        return self._data.dtype  # type: ignore[no-any-return]
 
     # ---------------------------------------------------------------- operators
 
@@ -115,9 +91,37 @@ class Operators:
     def __abs__(self) -> Tensor:
         return self._apply(algebra.Abs(), self._not_boolean("abs"))
 
+    __iadd__ = _assigning("+=", __add__)
+    __isub__ = _assigning("-=", __sub__)
+    __imul__ = _assigning("*=", __mul__)
+    __itruediv__ = _assigning("/=", __truediv__)
+    __ipow__ = _assigning("**=", __pow__)
+    __imatmul__ = _assigning("@=", __matmul__)
+
     def __getitem__(self, index: Any) -> Tensor:
-        """``self[index]`` with NumPy's indexing; the result is a copy. A Tensor of integers serves as an index too."""
-        return self._apply(algebra.Index(_plain_index(index)), self)
+        """``self[index]`` with NumPy's indexing; the result is a copy. A Tensor of integers or booleans will do too.
+
+        Raises IndexError for what doesn't fit the shape, and for what is no index.
+
+        >>> Tensor([[1.0, 2.0], [3.0, 4.0]])[:, 1]
+        Tensor([2., 4.], (2,) float32)
+        """
+        try:
+            return self._apply(algebra.Index(plain_index(index, array_module(self.data), Operators)), self)
+        except (IndexError, TypeError, ValueError) as error:
+            raise index_error(index, self.shape, error) from error
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(
+            "x[...] = ...: a tensor's elements aren't assigned, since a graph may need them; choose with "
+            "minires.functional.where, or, if no graph does, change the array: x.data[...] = ..."
+        )
+
+    def __delitem__(self, index: Any) -> None:
+        raise TypeError("del x[...]: a tensor has no elements to lose; take what stays with a slice: y = x[1:]")
+
+    def __getattr__(self, name: str) -> Any:
+        raise unknown_attribute(self, name)
 
     # Comparisons: elementwise on the numbers, without a gradient. What isn't a number is never equal, as in Python.
 
@@ -170,9 +174,7 @@ class Operators:
                 # a copy, where backward must see what forward saw: the array stays the caller's
                 other = self._constant(other.copy() if self.requires_grad else other)
             else:
-                kind = type(other)
-                origin = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-                raise TypeError(f"{op}: expected a Tensor, an array or a number, got {origin}{kind.__name__}")
+                raise TypeError(f"{op}: expected a Tensor, an array or a number, got {type_name(other)}")
         mine, others = self.dtype, other.dtype
         if mine is others:
             return self, other
@@ -215,114 +217,83 @@ class Operators:
     # ---------------------------------------------------------------- methods
 
     def abs(self) -> Tensor:
-        """\\|x\\|, elementwise."""
+        """Each element without its sign; the slope at 0 is 0. Raises TypeError for booleans.
+
+        >>> Tensor([-1.5, 2.0]).abs()
+        Tensor([1.5, 2. ], (2,) float32)
+        """
         return abs(self)
 
     def exp(self) -> Tensor:
-        """e^x, elementwise."""
+        """e to the power of each element; whole numbers become float32, as in all that isn't whole.
+
+        >>> Tensor([0.0, 1.0]).exp()
+        Tensor([1. , 2.7183], (2,) float32)
+        """
         return self._apply(algebra.Exp(), self._floating())
 
     def log(self) -> Tensor:
-        """The natural logarithm, elementwise."""
+        """The natural logarithm of each element: -inf at 0, NaN below, and NumPy's warning with them.
+
+        >>> Tensor([1.0, 10.0]).log()
+        Tensor([0. , 2.3026], (2,) float32)
+        """
         return self._apply(algebra.Log(), self._floating())
 
     def sqrt(self) -> Tensor:
-        """The square root, elementwise."""
+        """The square root of each element: NaN below 0, with NumPy's warning; its slope at 0 is infinite.
+
+        >>> Tensor([4.0, 2.0]).sqrt()
+        Tensor([2. , 1.4142], (2,) float32)
+        """
         return self._apply(algebra.Sqrt(), self._floating())
 
+    @torch_keywords
     def clip(self, lower: float | None = None, upper: float | None = None) -> Tensor:
-        """min(max(x, lower), upper), elementwise; None leaves that side open. Raises ValueError if lower > upper.
+        """min(max(x, lower), upper), elementwise, for two numbers; None leaves that side open.
 
-        The bounds are numbers and never widen x: integers stay integers between integers, and become float32 between
-        others. Raises TypeError for a bound that isn't a number, ValueError for one outside of the range of integers.
+        The bounds never widen x: integers stay integers between integers, and become float32 between others. The
+        gradient passes where lower <= x <= upper. Raises ValueError if lower > upper, and for a bound outside of the
+        range of integers; TypeError for one that isn't a number.
+
+        >>> Tensor([-1.0, 0.5, 7.0]).clip(0, 1)
+        Tensor([0. , 0.5, 1. ], (3,) float32)
         """
-        dtype = self.dtype
-        for bound in (lower, upper):
+        dtype, bounds = self.dtype, [_bound("lower", lower), _bound("upper", upper)]
+        for bound in bounds:
             if bound is not None:
                 dtype = common_dtype(dtype, as_number(bound, self.dtype, "clip").dtype, "clip")
-        if lower is not None and upper is not None and lower > upper:
+        if None not in bounds and bounds[0] > bounds[1]:  # type: ignore[operator]
             raise ValueError(f"clip: lower must not exceed upper, got lower={lower}, upper={upper}")
-        # NumPy's float64 scalars would widen float32 arrays, Python's numbers don't
-        bounds = (each.item() if isinstance(each, np.generic) else each for each in (lower, upper))
-        return self._apply(algebra.Clip(*bounds), self.astype(dtype))
+        return self._apply(algebra.Clip(*bounds), self.astype(dtype)._not_boolean("clip"))
 
-    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The sum over ``axis``: an int, a tuple of them, or None for all. Integers and booleans add up in int64."""
-        is_short = self.dtype.kind != "f" and self.dtype.itemsize < 8
-        return self._apply(algebra.Sum(self._axis("sum", axis), keepdims), self.astype(np.int64) if is_short else self)
+    def maximum(self, other: Any) -> Tensor:
+        """The larger of the two, elementwise: ``other`` is a tensor, an array or a number; shapes broadcast.
 
-    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The mean over ``axis``: an int, a tuple of them, or None for all. That of integers is float32."""
-        return self._apply(algebra.Mean(self._axis("mean", axis), keepdims), self._floating())
+        The gradient goes to the larger; of equals each gets half of it. A NaN on either side gives NaN. Raises
+        TypeError for what is none of these, ValueError for shapes that don't broadcast.
 
-    def var(self, axis: Axis = None, correction: int = 0, keepdims: bool = False) -> Tensor:
-        """The variance over ``axis``: the sum of squared deviations over (count - ``correction``).
-
-        correction=0 is the biased variance that batch norm normalises with, 1 the unbiased one.
+        >>> Tensor([1.0, 5.0]).maximum(3)
+        Tensor([3., 5.], (2,) float32)
         """
-        axes = self._axis("var", axis)
-        count = self.size // max(1, np.empty(self.shape, bool).sum(axes).size) if self.size else 0
-        if count <= correction:
-            raise ValueError(f"var: needs more than {correction} numbers along axis {axis}, got shape {self.shape}")
-        return self._apply(algebra.Var(axes, correction, keepdims), self._floating())
+        return self._apply(extremes.Maximum(), *self._operands("maximum", other))
 
-    def max(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        """The maximum over one axis, or over all; the first of equal maxima receives the gradient."""
-        if isinstance(axis, tuple):
-            raise TypeError(f"max: axis must be one integer, or None for all axes, got {axis}")
-        return self._apply(algebra.Max(self._axis("max", axis), keepdims), self)  # type: ignore[arg-type]
+    def minimum(self, other: Any) -> Tensor:
+        """The smaller of the two, elementwise: see :meth:`maximum`.
 
-    def reshape(self, *shape: Any) -> Tensor:
-        """The same numbers in another shape; one length may be -1. Raises ValueError when the counts differ."""
-        lengths = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else tuple(shape)
-        known = 1
-        for length in lengths:
-            known *= length if length != -1 else 1
-        if (
-            lengths.count(-1) > 1
-            or min(lengths, default=0) < -1
-            or (-1 in lengths and (not known or self.size % known))
-        ):
-            raise ValueError(f"reshape: cannot turn shape {self.shape} into {lengths}")
-        if -1 not in lengths and known != self.size:
-            raise ValueError(f"reshape: shape {self.shape} has {self.size} elements, {lengths} has {known}")
-        return self._apply(algebra.Reshape(lengths), self)
-
-    def flatten(self, start_axis: int = 0, end_axis: int = -1) -> Tensor:
-        """The axes from ``start_axis`` to ``end_axis`` (inclusive) merged into one."""
-        axes = max(self.ndim, 1)  # a number becomes one axis of length 1
-        if not (-axes <= start_axis < axes and -axes <= end_axis < axes):
-            raise ValueError(f"flatten: axes {start_axis} and {end_axis} don't both exist in shape {self.shape}")
-        start, end = start_axis % axes, end_axis % axes
-        if start > end:
-            raise ValueError(f"flatten: start_axis {start_axis} lies behind end_axis {end_axis}; shape {self.shape}")
-        merged = 1
-        for length in self.shape[start : end + 1]:
-            merged *= length
-        return self.reshape((*self.shape[:start], merged, *self.shape[end + 1 :]))
-
-    def permute(self, *axes: Any) -> Tensor:
-        """The axes in another order. Raises ValueError unless each axis is named once."""
-        order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], Sequence) else tuple(axes)
-        if sorted(axis + self.ndim if axis < 0 else axis for axis in order) != list(range(self.ndim)):
-            raise ValueError(f"permute: {order} doesn't name each axis of shape {self.shape} once")
-        return self._apply(algebra.Permute(order), self)
-
-    def transpose(self, axis0: int = -2, axis1: int = -1) -> Tensor:
-        """Two axes exchanged: by default the last two."""
-        order = list(range(self.ndim))
-        if not (-self.ndim <= axis0 < self.ndim and -self.ndim <= axis1 < self.ndim):
-            raise ValueError(f"transpose: axes {axis0} and {axis1} don't both exist in shape {self.shape}")
-        order[axis0], order[axis1] = order[axis1], order[axis0]
-        return self.permute(order)
-
-    @property
-    def T(self) -> Tensor:
-        """The axes in reverse order."""
-        return self.permute(tuple(reversed(range(self.ndim))))
+        >>> Tensor([1.0, 5.0]).minimum(Tensor([4.0, 2.0]))
+        Tensor([1., 2.], (2,) float32)
+        """
+        return self._apply(extremes.Minimum(), *self._operands("minimum", other))
 
     def astype(self, dtype: Any) -> Tensor:
-        """The same numbers in another type; the gradient flows back in this one's."""
+        """The same numbers in another type; the gradient flows back in this one's. Itself, if it has the type already.
+
+        Raises TypeError for a type that no tensor has, and for integers or booleans where a gradient is required.
+
+        >>> Tensor([1.0, 2.5]).astype(numpy.int64)
+        Tensor([1, 2], (2,) int64)
+        """
         dtype = checked_dtype(dtype, "astype")
         if dtype == self.dtype:
             return cast("Tensor", self)
@@ -330,22 +301,16 @@ class Operators:
             raise TypeError(f"astype: a tensor that requires a gradient can't become {dtype}; detach it first")
         return self._apply(algebra.Cast(dtype), self)
 
-    def _axis(self, op: str, axis: Axis) -> Axis:
-        for each in () if axis is None else axis if isinstance(axis, tuple) else (axis,):
-            if not -self.ndim <= each < self.ndim:
-                raise ValueError(f"{op}: axis {each} doesn't exist in shape {self.shape}")
-        return axis
 
-
-def _plain_index(index: Any) -> Any:
-    """``index`` as NumPy takes it, nothing of which can change any more: backward must see what forward saw."""
-    if isinstance(index, tuple):
-        return tuple(map(_plain_index, index))
-    if isinstance(index, list):
-        return [_plain_index(part) for part in index]
-    if isinstance(index, slice):
-        return slice(*map(_plain_index, (index.start, index.stop, index.step)))
-    array = index.data if isinstance(index, Operators) else index
-    if hasattr(array, "__array_interface__") or hasattr(array, "__cuda_array_interface__"):
-        return array.copy()
-    return np.array(array) if hasattr(array, "__len__") else array  # other sequences: a range, an array.array
+def _bound(name: str, value: Any) -> float | None:
+    """A bound of clip as Python's number: NumPy's float64 would widen a float32 array."""
+    if value is None:
+        return None
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value)
+    raise TypeError(
+        f"clip: {name} must be a number or None, got {described(value)}; for a bound for each element use "
+        "x.maximum(lower) and x.minimum(upper)"
+    )

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from minires import algebra
+from minires.arguments import type_name
+from minires.display import html_table
 from minires.dtypes import admit
 from minires.function import Function, origin_of_call, place
 from minires.graph import BackwardHook, HookHandle, tracking, walk, watching
@@ -46,7 +48,8 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
     try:
         array = function.forward(*arrays)
     except ValueError as error:  # NumPy's own, about shapes: it doesn't know the operation
-        raise ValueError(f"{type(function).__name__}: {error}; inputs {_listing(inputs)}") from error
+        reason = function.explain(*arrays) or error
+        raise ValueError(f"{type(function).__name__}: {reason}; inputs {_listing(inputs)}") from error
     except Exception as error:
         error.add_note(f"in the forward pass of {function!r}; inputs {_listing(inputs)}")
         raise
@@ -81,7 +84,7 @@ def _arrays(function: Function, inputs: tuple[Tensor | None, ...]) -> tuple[list
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(
-                f"{type(function).__name__}: input {position} must be a Tensor, got {type(tensor).__name__}; "
+                f"{type(function).__name__}: input {position} must be a Tensor, got {type_name(tensor)}; "
                 "wrap it: minires.Tensor(...)"
             )
         array = tensor._data
@@ -227,7 +230,9 @@ class Tensor(Operators):
     def item(self) -> float:
         """Its only element as a Python number. Raises ValueError when it has more than one."""
         if self.size != 1:
-            raise ValueError(f"item: the tensor must have one element, but its shape is {self.shape}")
+            raise ValueError(
+                f"item: the tensor must have one element, but its shape is {self.shape}; x.tolist() gives all of them"
+            )
         return self.data.item()  # type: ignore[no-any-return]
 
     def tolist(self) -> Any:
@@ -244,20 +249,33 @@ class Tensor(Operators):
 
     def __repr__(self) -> str:
         made = f", {self.creator!r}" if self.creator is not None else ", requires_grad" if self.requires_grad else ""
+        return f"{type(self).__name__}({self._content()}, {self.shape} {self.dtype}{made})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each of its properties."""
+        rows = [("shape", str(self.shape)), ("dtype", str(self.dtype)), ("data", self._content())]
+        if self.creator is not None:
+            rows.append(("made by", f"{self.creator!r}{self.creator.where()}"))
+        rows.append(("requires grad", str(self.requires_grad)))
+        return html_table((), rows, left=(0, 1), title=type(self).__name__)
+
+    def _content(self) -> str:
+        """Its numbers in a line or, of more than 8, what sums them up."""
         if self.size <= 8:
-            content = np.array2string(to_cpu(self.data), precision=4, separator=", ")
-        elif self.dtype.kind == "f":
-            content = f"mean {float(self.data.mean()):.4g}, std {float(self.data.std()):.4g}"
-        else:
-            content = "..."
-        return f"{type(self).__name__}({content}, {self.shape} {self.dtype}{made})"
+            return " ".join(np.array2string(to_cpu(self.data), precision=4, separator=", ").split())
+        if self.dtype.kind != "f":
+            return "..."
+        with np.errstate(all="ignore"):  # infinities have no standard deviation
+            return f"mean {float(self.data.mean()):.4g}, std {float(self.data.std()):.4g}"
 
     def __len__(self) -> int:
         if not self.ndim:
-            raise TypeError("len: a 0-d tensor has no length")
+            raise TypeError("len: a 0-d tensor has no length; its number is x.item()")
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
+        if not self.ndim:
+            raise TypeError("iteration: a 0-d tensor has no rows; its number is x.item()")
         return (self[i] for i in range(len(self)))
 
     def __bool__(self) -> bool:
@@ -287,7 +305,10 @@ class Tensor(Operators):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.requires_grad:
-            raise RuntimeError("numpy.asarray: the tensor requires a gradient, which NumPy would lose; use tensor.data")
+            raise RuntimeError(
+                "numpy.asarray: the tensor requires a gradient, which NumPy would lose; use tensor.data or, to join "
+                "tensors, minires.functional.stack or concatenate"
+            )
         return np.array(to_cpu(self.data), dtype=dtype, copy=copy)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -270,11 +270,6 @@ def test_reduction_over_an_axis_that_is_not_there_is_refused(method):
         getattr(Tensor(np.ones((2, 3))), method)(2)
 
 
-def test_maximum_over_several_axes_is_refused():
-    with pytest.raises((TypeError, ValueError), match="max: axis"):
-        Tensor(np.ones((2, 3))).max((0, 1))
-
-
 def test_variance_of_too_few_numbers_is_refused():
     with pytest.raises(ValueError, match=r"var: needs more than 1 numbers along axis 1, got shape \(3, 1\)"):
         Tensor(np.ones((3, 1))).var(1, correction=1)
@@ -356,7 +351,7 @@ def test_iterating_gives_the_rows():
         (lambda x: x.permute(0, 1), r"permute: \(0, 1\) doesn't name each axis of shape \(2, 3, 4\) once"),
         (lambda x: x.permute(0, 1, 1), r"permute: \(0, 1, 1\) doesn't name each axis"),
         (lambda x: x.permute(0, 1, 5), r"permute: \(0, 1, 5\) doesn't name each axis"),
-        (lambda x: x.transpose(0, 3), r"transpose: axes 0 and 3 don't both exist in shape \(2, 3, 4\)"),
+        (lambda x: x.transpose(0, 3), r"transpose: axis1 3 doesn't exist in shape \(2, 3, 4\)"),
     ],
 )
 def test_shape_that_does_not_fit_is_refused(call, message):

@@ -22,7 +22,7 @@ PACKAGES = {"minires_kernels": ROOT / "kernels" / "minires_kernels", "minires": 
 FAMILY = "a kernel family"  # each folder of minires_kernels that has a reference.py
 ORDER = (
     ("minires_kernels.arrays",),
-    ("minires_kernels.window",),
+    ("minires_kernels.window", "minires_kernels.fit"),
     ("minires_kernels.environment", "minires_kernels.scope"),
     ("minires_kernels.registry", "minires_kernels.jit"),
     ("minires_kernels",),
@@ -31,9 +31,10 @@ ORDER = (
     ("minires_kernels.differences",),
     (FAMILY,),
     ("minires_kernels.lab",),
-    ("minires.function", "minires.dtypes"),
-    ("minires.algebra", "minires.graph"),
-    ("minires.operators",),
+    ("minires.arguments", "minires.display", "minires.dtypes", "minires.vocabulary"),
+    ("minires.function",),
+    ("minires.algebra", "minires.extremes", "minires.graph", "minires.indexing"),
+    ("minires.shapes", "minires.reductions", "minires.operators"),
     ("minires.tensor",),
     ("minires.functional",),
     ("minires.nn",),

@@ -16,6 +16,7 @@ from itertools import combinations
 from typing import TypeAlias
 
 import numpy as np
+from numpy import ndarray
 
 from minires_kernels.arrays import Array, array_module
 
@@ -33,7 +34,7 @@ def axes(op: str, name: str, x: Array, names: str) -> Shape:
 
     Raises TypeError for what isn't an array, ValueError for another number of axes.
     """
-    shape = x.shape if type(x) is np.ndarray else _judged_array(op, name, x).shape
+    shape = x.shape if type(x) is ndarray else _judged_array(op, name, x).shape
     if len(shape) != names.count(",") + 1:
         raise ValueError(f"{op}: {name} must be ({names}), got shape {shape}")
     return shape  # type: ignore[no-any-return]
@@ -57,27 +58,33 @@ def require(op: str, **arrays: tuple[Array, Shape]) -> None:
 
     >>> require("add", x=(x, x.shape), y=(y, x.shape))
     """
-    dtypes = set()
+    dtype = None
     for x, shape in arrays.values():
-        if type(x) is not np.ndarray or x.shape != shape:
+        if type(x) is not ndarray or x.shape != shape:
             break
-        dtypes.add(x.dtype)
+        if x.dtype is not dtype:
+            if dtype is not None or x.dtype not in FLOATS:
+                break
+            dtype = x.dtype
     else:
-        if len(dtypes) == 1 and dtypes <= FLOATS:
-            return
+        return
     _judge(op, arrays)
 
 
 def require_alike(op: str, **arrays: Array) -> None:
     """As :func:`require`, where all arrays have the shape of the first."""
-    name, first = next(iter(arrays.items()))
+    shape = dtype = None
     for x in arrays.values():
-        if type(x) is not np.ndarray or x.shape != first.shape or x.dtype != first.dtype:
+        if type(x) is not ndarray:
+            break
+        if dtype is None and x.dtype in FLOATS:
+            shape, dtype = x.shape, x.dtype
+        elif x.dtype is not dtype or x.shape != shape:
             break
     else:
-        if first.dtype in FLOATS:
-            return
-    shape = _judged_array(op, name, first).shape
+        return
+    first = next(iter(arrays))
+    shape = _judged_array(op, first, arrays[first]).shape
     _judge(op, {name: (x, shape) for name, x in arrays.items()})
 
 
@@ -106,7 +113,7 @@ def _judged_array(op: str, name: str, x: Array) -> Array:
         raise TypeError(
             f"{op}: {name} must be a NumPy or CuPy array, got {type(x).__name__}; wrap it in numpy.asarray(...)"
         ) from None
-    if library is np and type(x) is not np.ndarray and not isinstance(x, (np.generic, np.memmap)):
+    if library is np and type(x) is not ndarray and not isinstance(x, (np.generic, np.memmap)):
         raise TypeError(f"{op}: {name} must be a plain array, got {type(x).__name__}; use numpy.asarray({name})")
     return x
 
@@ -130,9 +137,10 @@ def require_writable(op: str, **arrays: Array) -> None:
 
 def unwritable(x: Array) -> str | None:
     """Why ``x`` can't be written, as what "it ..." goes on with; None if it can."""
-    if isinstance(x, (np.ndarray, np.generic)) and not x.flags.writeable:
+    flags = x.flags
+    if not getattr(flags, "writeable", True):  # CuPy's arrays always are
         return "is read-only"
-    if not (x.flags.c_contiguous or x.flags.f_contiguous) and _may_repeat(x):
+    if not (flags.c_contiguous or flags.f_contiguous) and _may_repeat(x):
         return f"has elements that share their places (strides {x.strides}), as a broadcast array has"
     return None
 
@@ -150,7 +158,9 @@ def _may_repeat(x: Array) -> bool:
 
 def require_apart(op: str, **arrays: Array) -> None:
     """Raise ValueError if two of ``arrays`` share memory: one would change while another is read or written."""
+    first = next(iter(arrays.values()))
+    library = np if type(first) is ndarray else array_module(first)
+    may_share = library.may_share_memory
     for (name, x), (other, y) in combinations(arrays.items(), 2):
-        library = array_module(x)
-        if library.may_share_memory(x, y) and library.shares_memory(x, y):
+        if may_share(x, y) and library.shares_memory(x, y):
             raise ValueError(f"{op}: {name} {x.shape} and {other} {y.shape} share memory; give a copy: {other}.copy()")

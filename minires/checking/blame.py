@@ -11,7 +11,6 @@ then sends back are the gradients of the test. It costs two forward passes and o
 
 from __future__ import annotations
 
-import html
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,6 +22,7 @@ import numpy as np
 from minires.checking.adjoint import Gradients, Workbench, disagreement
 from minires.checking.kinks import graph_of, node_name
 from minires.checking.sums import Sum, SumWatcher
+from minires.display import escaped, few_lines
 from minires.function import Function
 from minires.graph import walk, watch
 from minires.nn import Module
@@ -78,7 +78,8 @@ class BlameReport:
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return few_lines(str(self), "print(report)")
 
     def _lines(self) -> Iterator[str]:
         worst = max((node.units for node in self.nodes if not node.guilty), default=0.0)
@@ -122,7 +123,8 @@ class BlameReport:
         }
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        """What a notebook shows: the text."""
+        return f"<pre>{escaped(repr(self))}</pre>"
 
 
 def _finite(units: float) -> float | None:

@@ -11,6 +11,7 @@ import numpy as np
 from minires.checking.kinks import Choices
 from minires.checking.numerical import LADDER, RATIO, Plateau, find_plateau, richardson
 from minires.checking.subject import Subject
+from minires.display import brief_fields
 from minires_kernels.arrays import Array
 
 
@@ -21,6 +22,8 @@ class Direction:
     variable: int
     elements: Array  # (count,) integers
     weights: Array  # (count,) around +1 or -1
+
+    __repr__ = brief_fields
 
     def halves(self) -> tuple[Direction, Direction]:
         """The same direction, as two of half as many elements."""

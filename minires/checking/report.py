@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import numpy as np
 
 from minires.checking.diagnosis import NUMERICAL, Diagnosis
 from minires.checking.measuring import Direction, Measurement
+from minires.display import brief_fields, escaped, few_lines
 from minires_kernels.arrays import Array
 
 
@@ -24,6 +24,8 @@ class Point:
     analytic: float
     numeric: Measurement
     tolerance: float
+
+    __repr__ = brief_fields
 
     @property
     def is_element(self) -> bool:
@@ -71,6 +73,8 @@ class Comparison:
     analytic: Array | None
     """The gradient that backward computed; None where none arrived (which counts as zero)."""
     points: tuple[Point, ...]
+
+    __repr__ = brief_fields
 
     @property
     def wrong(self) -> list[Point]:
@@ -181,7 +185,8 @@ class GradReport:
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return few_lines(str(self), "print(report)")
 
     def _lines(self) -> Iterator[str]:
         verdict = "passed" if self else "FAILED"
@@ -231,8 +236,9 @@ class GradReport:
         }
 
     def _repr_html_(self) -> str:
+        """What a notebook shows: the text, with a green or a red edge."""
         colour = "#0a7d33" if self else "#b3261e"
-        return f'<pre style="border-left:4px solid {colour};padding-left:.8em">{html.escape(str(self))}</pre>'
+        return f'<pre style="border-left:4px solid {colour};padding-left:.8em">{escaped(repr(self))}</pre>'
 
 
 def _comparison_lines(comparison: Comparison, doubtful: bool) -> Iterator[str]:

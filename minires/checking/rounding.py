@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from minires.checking.subject import TensorSubject
+from minires.display import few_lines
 from minires.nn import Module
 from minires.tensor import Tensor
 from minires_kernels.arrays import Array
@@ -59,7 +60,8 @@ class PrecisionReport:
             )
         return "\n".join(lines)
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return few_lines(str(self), "print(report)")
 
 
 def check_float32(

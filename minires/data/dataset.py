@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from minires.display import brief_fields
+
 ArrayF32 = np.ndarray[Any, np.dtype[np.float32]]
 ArrayI64 = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -20,6 +22,8 @@ class Split:
 
     images: ArrayF32
     labels: ArrayI64
+
+    __repr__ = brief_fields
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -49,6 +53,8 @@ class Dataset:
     classes: tuple[str, ...]
     mean: ArrayF32
     std: float
+
+    __repr__ = brief_fields
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -48,6 +48,10 @@ class Loader:
         self.split, self.batch_size, self.rng = split, batch_size, rng
         self.shuffle, self.drop_last, self.transform = shuffle, drop_last, transform
 
+    def __repr__(self) -> str:
+        order = "shuffled" if self.shuffle else "in order"
+        return f"Loader({len(self.split)} items in {len(self)} batches of {self.batch_size}, {order})"
+
     def __len__(self) -> int:
         """The number of batches."""
         whole, rest = divmod(len(self.split), self.batch_size)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from minires.arguments import type_name
 from minires.tensor import Tensor
 from minires_kernels import Window
 from minires_kernels.arrays import Array, array_module
@@ -26,7 +27,7 @@ def require_tensor(op: str, name: str, value: object, *, ndim: int | None = None
     With ``any_dtype`` integers and booleans will do as well: where numbers are only moved.
     """
     if not isinstance(value, Tensor):
-        raise TypeError(f"{op}: {name} must be a Tensor, got {type(value).__name__}; wrap it: minires.Tensor({name})")
+        raise TypeError(f"{op}: {name} must be a Tensor, got {type_name(value)}; wrap it: minires.Tensor({name})")
     if value.dtype.kind != "f" and not any_dtype:
         raise TypeError(f"{op}: {name} must hold floating-point numbers, got {value.dtype}; use .astype(numpy.float32)")
     if ndim is not None and value.ndim != ndim:

@@ -56,6 +56,7 @@ from itertools import combinations
 
 import numpy as np
 
+from minires.display import brief_fields, html_table
 from minires.inspection.record import Contribution, Node, Tape
 from minires.inspection.text import number, shape_text, table
 from minires_kernels.arrays import Array, array_module
@@ -78,6 +79,8 @@ class Part:
     norm: float
     share: float
 
+    __repr__ = brief_fields
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Row:
@@ -98,6 +101,8 @@ class Row:
     sum_norm: float
     branch_norm: float
     cosine: float
+
+    __repr__ = brief_fields
 
     @property
     def shortcut(self) -> Part:
@@ -123,6 +128,12 @@ class Row:
         return math.fsum(part.share for part in self.branches)
 
 
+_HEADERS = ("block", "shortcut", "shape", "shortcut ‖g‖", "branch ‖g‖", "cos(shortcut, branch)",
+            "share shortcut | branch", "sum ‖g‖")  # fmt: skip
+_LEFT = (0, 1)
+_NO_ROWS = "no skip connections: no tensor's ways meet again in an addition"
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Ledger:
     """The junctions of a tape, in the order in which backward reaches them: from the loss towards the input."""
@@ -136,9 +147,21 @@ class Ledger:
         return len(self.rows)
 
     def __str__(self) -> str:
+        return table(_HEADERS, self._lines(), left=_LEFT) if self.rows else _NO_ROWS
+
+    def __repr__(self) -> str:
         if not self.rows:
-            return "no skip connections: no tensor's ways meet again in an addition"
-        lines = []
+            return "Ledger(no skip connections)"
+        where = f"{self.rows[0].block} to {self.rows[-1].block}"
+        return f"Ledger({len(self.rows)} junctions, {where}; print(ledger) shows each, ledger.rows holds them)"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the table, of a long one its beginning and its end."""
+        title = f"Ledger of {len(self.rows)} junctions" if self.rows else _NO_ROWS
+        return html_table(_HEADERS, self._lines(), left=_LEFT, title=title, whole="print(ledger) shows all")
+
+    def _lines(self) -> list[tuple[str, ...]]:
+        lines: list[tuple[str, ...]] = []
         for row in self.rows:
             norms = number(row.shortcut.norm), number(row.branch_norm), number(row.cosine, "+.3f")
             lines.append((row.block, row.kind, shape_text(row.fork.shape), *norms, _bar(row), number(row.sum_norm)))
@@ -146,9 +169,7 @@ class Ledger:
                 way = part.nodes[0].name if part.nodes else "identity"
                 norm, share = number(part.norm), number(part.share, ".0%")
                 lines.append((f"  branch {position}: {way}", "", "", "", norm, "", share, ""))
-        headers = ("block", "shortcut", "shape", "shortcut ‖g‖", "branch ‖g‖", "cos(shortcut, branch)",
-                   "share shortcut | branch", "sum ‖g‖")  # fmt: skip
-        return table(headers, lines, left=(0, 1))
+        return lines
 
 
 def ledger(tape: Tape) -> Ledger:

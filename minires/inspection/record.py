@@ -22,7 +22,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from minires.function import Function
+from minires.display import brief_fields, html_table
+from minires.function import Function, described
 from minires.graph import watch
 from minires.inspection.locks import Locks
 from minires.inspection.text import number, shape_text, table
@@ -89,6 +90,8 @@ class Contribution:
     slot: int
     array: Array
 
+    __repr__ = brief_fields
+
 
 class GradientState(Enum):
     """What is known of a tensor's gradient. Only ``ZERO`` is a statement about numbers that were computed."""
@@ -106,6 +109,8 @@ class Gradient:
     state: GradientState
     array: Array | None
 
+    __repr__ = brief_fields
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class NonFinite:
@@ -121,6 +126,8 @@ class NonFinite:
     index: tuple[int, ...]
     count: int
 
+    __repr__ = brief_fields
+
     def __str__(self) -> str:
         place = f" at {self.node.where()}" if self.node.where() else ""
         value = float(self.array[self.index])
@@ -128,6 +135,10 @@ class NonFinite:
             f"{self.phase}: {self.what} is {value} at index {list(self.index)} and non-finite in {self.count} of "
             f"{self.array.size} elements, shape {self.array.shape} {self.array.dtype}; {self.node.name}{place}"
         )
+
+
+_HEADERS = ("", "name", "made by", "shape", "saved bytes", "parts", "‖gradient‖", "line")
+_LEFT = (1, 2, 7)
 
 
 class Tape:
@@ -221,7 +232,22 @@ class Tape:
         return None
 
     def __str__(self) -> str:
-        rows = []
+        return table(_HEADERS, self._rows(), left=_LEFT)
+
+    def __repr__(self) -> str:
+        if self.loss is None:
+            backward = "no backward pass"
+        else:
+            backward = f"backward from {self.loss.name}; {len(self.backward_order)} gradients"
+        return f"Tape({len(self.nodes)} nodes, {backward}; print(tape) shows each, tape[name] is one)"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each node, of a long tape for the first and the last."""
+        title = f"Tape of {len(self.nodes)} nodes"
+        return html_table(_HEADERS, self._rows(), left=_LEFT, title=title, whole="print(tape) shows all")
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = []
         for node in self.nodes:
             gradient = self.gradient(node)
             norm = gradient.state.value
@@ -231,8 +257,7 @@ class Tape:
             parts = len(self.contributions(node))
             rows.append((str(node.id), node.name, _shortened(node.function or node.kind), shape_text(node.shape), saved,
                          str(parts) if parts > 1 else "", norm, node.where()))  # fmt: skip
-        headers = ("", "name", "made by", "shape", "saved bytes", "parts", "‖gradient‖", "line")
-        return table(headers, rows, left=(1, 2, 7))
+        return rows
 
     def print(self, file: TextIO | None = None) -> None:
         """Write one line per node to ``file``, by default the terminal: name, Function, shape, saved bytes, gradient.
@@ -332,7 +357,7 @@ class Tape:
     def _add_op(self, function: Function, inputs: Sequence[Tensor | None], output: Tensor, scope: str) -> None:
         sources = tuple((self._node(tensor), slot) for slot, tensor in enumerate(inputs) if tensor is not None)
         op = _snake_case(function)
-        settings = {name: _describe(value) for name, value in function.hyper_parameters().items()}
+        settings = {name: described(value) for name, value in function.hyper_parameters().items()}
         saved = function.saved_arrays() if output.requires_grad else {}
         node = self._add(
             output,
@@ -409,13 +434,6 @@ def _numbered(name: str, uses: dict[str, int]) -> str:
     """``name`` the first time, then ``name#2``, ``name#3``, ..."""
     uses[name] = count = uses.get(name, 0) + 1
     return name if count == 1 else f"{name}#{count}"
-
-
-def _describe(value: Any) -> str:
-    """A hyper-parameter in a few characters: arrays by shape and dtype."""
-    if isinstance(value, Function):
-        return type(value).__name__
-    return f"array {value.shape} {value.dtype}" if hasattr(value, "dtype") and hasattr(value, "shape") else repr(value)
 
 
 def _shortened(text: str, width: int = 48) -> str:

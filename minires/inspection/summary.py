@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minires import nn
+from minires.display import html_table
 from minires.function import Function
 from minires.graph import no_grad, watch
 from minires.inspection.text import shape_text, table
@@ -30,6 +31,10 @@ class Layer:
     multiply_adds: int
 
 
+_HEADERS = ("layer", "kind", "input", "output", "parameters", "multiply-adds")
+_LEFT = (0, 1)
+
+
 @dataclass
 class Summary:
     """The rows of a net; ``error`` is what stopped it, if something did: then the rows are those before it."""
@@ -40,16 +45,29 @@ class Summary:
     failed: str
 
     def __str__(self) -> str:
-        rows = [
+        return f"{table(_HEADERS, self._rows(), left=_LEFT)}\n\n{self._outcome()}"
+
+    def __repr__(self) -> str:
+        return f"Summary({len(self.layers)} layers, {self._outcome()}; print(summary) shows each)"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each layer, of a deep net for the first and the last."""
+        whole = "print(summary) shows all"
+        return html_table(_HEADERS, self._rows(), left=_LEFT, title=self._outcome(), whole=whole)
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
             (layer.name, layer.kind, shape_text(layer.input_shape), shape_text(layer.output_shape),
              f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
             for layer in self.layers
         ]  # fmt: skip
-        text = table(("layer", "kind", "input", "output", "parameters", "multiply-adds"), rows, left=(0, 1))
+
+    def _outcome(self) -> str:
+        """The totals, or what stopped the net."""
         if self.error is not None:
-            return f"{text}\n\n{self.failed} failed: {self.error}"
+            return f"{self.failed} failed: {self.error}"
         multiply_adds = sum(layer.multiply_adds for layer in self.layers)
-        return f"{text}\n\n{self.parameters:,} parameters, {multiply_adds:,} multiply-adds per image"
+        return f"{self.parameters:,} parameters, {multiply_adds:,} multiply-adds per image"
 
 
 def summary(net: Module, shape: Sequence[int]) -> Summary:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from minires.display import brief
 from minires.functional.checks import require_integer, require_number
 from minires.optim.sgd import SGD
 
@@ -20,11 +21,18 @@ class Schedule:
     """
 
     remembers: tuple[str, ...] = ()
+    shows: tuple[str, ...] = ()
+    """The attributes that stand in its repr, beside the rates."""
 
     def __init__(self, optimizer: SGD) -> None:
         if not hasattr(optimizer, "groups"):
             raise TypeError(f"{type(self).__name__}: expected an optimizer, got {type(optimizer).__name__}")
         self.optimizer = optimizer
+
+    def __repr__(self) -> str:
+        rates = tuple(dict.fromkeys(group["lr"] for group in self.optimizer.groups))
+        shown = (f"{name} {brief(getattr(self, name))}" for name in self.shows)
+        return f"{type(self).__name__}(lr {brief(rates).strip('(,)')}{''.join(f', {each}' for each in shown)})"
 
     def after_step(self) -> None:
         """Called after each training step. Does nothing by default."""
@@ -119,6 +127,8 @@ class MultiStepLR(_Planned):
     >>> schedule = optim.MultiStepLR(sgd, [32_000, 48_000], warmup_steps=400)
     """
 
+    shows = ("steps", "milestones", "factor")
+
     def __init__(
         self,
         optimizer: SGD,
@@ -154,6 +164,8 @@ class CosineLR(_Planned):
     >>> schedule = optim.CosineLR(sgd, total_steps=epochs * len(loader))
     """
 
+    shows = ("steps", "total_steps", "least")
+
     def __init__(
         self,
         optimizer: SGD,
@@ -188,6 +200,7 @@ class ReduceLROnPlateau(Schedule):
     """
 
     remembers = ("best", "waited")
+    shows = ("best", "waited", "patience", "factor")
 
     def __init__(
         self,

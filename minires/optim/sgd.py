@@ -11,6 +11,8 @@ from minires_kernels import update
 from minires_kernels.arrays import Array, array_module, on_device
 
 Form = Literal["torch", "caffe"]
+_SHOWN = 4
+"""How many groups stand in an optimizer's repr."""
 _NUMBERS = ("lr", "momentum", "weight_decay")
 
 
@@ -60,6 +62,11 @@ class SGD:
         if len({id(parameter) for parameter in every}) != len(every):
             raise ValueError("SGD: a parameter appears twice; each belongs to one group, once")
         self._velocities: dict[Parameter, Array] = {}
+
+    def __repr__(self) -> str:
+        shown = [_group_text(group) for group in self.groups[:_SHOWN]]
+        more = [f"{len(self.groups) - _SHOWN} more groups"] if len(self.groups) > _SHOWN else []
+        return f"SGD({'; '.join([*shown, *more])}, form={self.form!r})"
 
     def step(self) -> None:
         """Move every parameter that has a gradient, in place. The first step starts from velocity 0.
@@ -157,10 +164,16 @@ def decay_groups(named_parameters: Iterable[tuple[str, Parameter]], weight_decay
     return [{"parameters": weights, "weight_decay": weight_decay}, {"parameters": others, "weight_decay": 0.0}]
 
 
+def _group_text(group: Mapping[str, Any]) -> str:
+    count = sum(parameter.size for parameter in group["parameters"])
+    settings = ", ".join(f"{name}={value}" for name, value in group.items() if name != "parameters")
+    return f"{len(group['parameters'])} parameters of {count:,} numbers, {settings}"
+
+
 def _cure(parameter: Array, grad: Array, velocity: Array | None) -> str:
     if velocity is not None and velocity.shape != parameter.shape:
         return "its data was replaced since the last step; make a new SGD for the net's parameters"
-    if (getattr(grad, "shape", None), getattr(grad, "dtype", None)) != (parameter.shape, parameter.dtype):
+    if (grad.shape, grad.dtype) != (parameter.shape, parameter.dtype):
         return "its gradient isn't of its data; call zero_grad(), then backward again"
     return "replace the array: parameter.data = parameter.data.copy()"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from minires import models
 from minires.data import DataCard, Dataset
+from minires.display import brief_fields
 from minires.nn import Module
 from minires.training.writing import write_file
 from minires_kernels.arrays import to_cpu
@@ -30,6 +31,8 @@ class Checkpoint:
     state: dict[str, Any]
     notes: dict[str, Any]
     data: DataCard | None = None
+
+    __repr__ = brief_fields
 
     def build(self) -> Module:
         """The net, with its state, in evaluation mode.

@@ -86,6 +86,9 @@ class Trainer:
         self.after_epoch = after_epoch
         self.history: list[Epoch] = []
 
+    def __repr__(self) -> str:
+        return f"Trainer({type(self.net).__name__}, {self.optimizer!r}; {len(self.history)} epochs so far)"
+
     def fit(self, loader: Loader, epochs: int, *, test: Split | None = None) -> list[Epoch]:
         """Train for ``epochs`` epochs; returns the log. Without ``test`` its columns are NaN.
 

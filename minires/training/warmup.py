@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minires import functional, optim
+from minires.display import brief_fields
 from minires.nn import Module
 from minires.tensor import Tensor
 from minires.training.progress import Progress, Silence
@@ -29,6 +30,8 @@ class WarmUp:
     step_seconds: float
     compiled: tuple[str, ...]
     loaded: tuple[str, ...]
+
+    __repr__ = brief_fields
 
     def __str__(self) -> str:
         if not self.compiled and not self.loaded:

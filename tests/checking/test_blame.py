@@ -224,6 +224,8 @@ def test_kinks_at_the_activations_do_not_vote():
     x = Tensor(np.zeros((3, 4)), requires_grad=True)
     assert blame(functional.relu(x).sum())
     assert blame(abs(x).max())
+    assert blame(abs(x).min((0, 1), keepdims=True))
+    assert blame(abs(x).maximum(x))
 
 
 def test_bad_arguments():

@@ -155,7 +155,7 @@ def first_choice(
     """
     (N, OH, OW), fewest, stride = output, min(channels), window.stride
     pixels = N * OH * OW
-    if window != Window((3, 3), stride, window.padding) or dtype != "float32" or groups != 1:
+    if window.size != (3, 3) or window.dilation != (1, 1) or dtype != "float32" or groups != 1:
         return OTHER_WORK
     if fewest < 16 or pixels < max(96, 8192 // fewest):
         return TOO_LITTLE_WORK

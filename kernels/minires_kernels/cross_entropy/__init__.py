@@ -57,6 +57,8 @@ def cross_entropy_backward(probabilities: Array, target: Array, label_smoothing:
 
 
 def _check_target(op: str, target: Array, N: int, K: int) -> None:
+    if K == 0:
+        raise ValueError(f"{op}: there is no class; logits or probabilities must be (N, K) with K > 0, got {(N, K)}")
     if axes(op, "target", target, "N") != (N,):
         raise ValueError(f"{op}: target must have shape ({N},), a class for each row, got {target.shape}")
     require_integers(op, "target", target, 0, K)

@@ -23,9 +23,9 @@ from numba import get_num_threads
 
 from minires_kernels.arena import empty_channels_last
 from minires_kernels.arrays import Array, channels_last
+from minires_kernels.fit import require_integers
 from minires_kernels.flat import SERIAL, THREADED, flat, vector_of
 from minires_kernels.jit import njit
-from minires_kernels.pooling._places import require_places
 from minires_kernels.pooling._vectors import broadcast_place, store_places, where_beats
 from minires_kernels.simd import broadcast, for_each, load_part, store_part, zero
 from minires_kernels.window import Pair, Window
@@ -49,13 +49,13 @@ def max_pool(x: Array, window: Window, ceil_mode: bool = False) -> tuple[Array, 
 
 def max_pool_backward(grad_output: Array, argmax: Array, x_shape: tuple[int, int, int, int]) -> Array:
     """See :func:`minires_kernels.pooling.max_pool_backward`."""
-    N, C, _, _ = x_shape
+    N, C, H, W = x_shape
     grad_x = empty_channels_last(x_shape, grad_output.dtype)
     block = BLOCK if get_num_threads() > N // 4 else C
     astray = np.zeros(1, np.int64)
     scatter(flat(channels_last(grad_output)), flat(channels_last(argmax)), flat(grad_x), N, C, block, astray)
     if astray[0]:
-        require_places(argmax, x_shape)
+        require_integers("max_pool_backward", "argmax", argmax, -1, H * W)
     return grad_x
 
 
