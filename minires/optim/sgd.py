@@ -81,7 +81,7 @@ class SGD:
                     f"SGD: parameter {place} of group {index} can't be moved, so none was: {misfit}; "
                     f"{_cure(parameter.data, parameter.grad, velocity)}"
                 ) from None
-            yield parameter, velocity, (*settings, group["nesterov"], caffe)
+            yield parameter, velocity, (*settings, bool(group["nesterov"]), caffe)
 
     def _velocity(self, parameter: Parameter) -> Array:
         """Its velocity, where the parameter is and of its dtype: a net may be converted between two steps."""
