@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from minires.arguments import require_flag, require_number
 from minires.function import Function
-from minires.functional.checks import require_flag, require_number, require_tensor
+from minires.functional.checks import require_tensor
 from minires.tensor import Tensor, apply
 from minires_kernels.arrays import Array, array_module
 
