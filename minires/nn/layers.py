@@ -9,7 +9,7 @@ import numpy as np
 
 from minires import functional
 from minires.arguments import require_flag, require_generator, require_integer, require_number
-from minires.functional.checks import refuse_inplace
+from minires.functional.checks import refuse_inplace, require_addressable
 from minires.nn.initializers import Fan, he_normal
 from minires.nn.module import Module
 from minires.tensor import Parameter, Tensor
@@ -54,7 +54,9 @@ class Conv2d(Module):
         self.dilation = as_pair(dilation, "dilation", least=1, op="Conv2d")
         self.groups = groups
         require_flag("Conv2d", "bias", bias)
-        self.weight = Parameter(he_normal((out_channels, in_channels // groups, *size), rng=rng, fan=fan))
+        shape = (out_channels, in_channels // groups, *size)
+        require_addressable("Conv2d", shape, np.float64)
+        self.weight = Parameter(he_normal(shape, rng=rng, fan=fan))
         self.bias = Parameter(np.zeros(out_channels, np.float32)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,6 +98,7 @@ class _BatchNorm(Module):
         name = type(self).__name__
         if require_integer(name, "num_features", num_features) < 1:
             raise ValueError(f"{name}: num_features must be at least 1, got {num_features}")
+        require_addressable(name, (num_features,), np.float32)
         eps = require_number(name, "eps", eps, least=0)
         momentum = None if momentum is None else require_number(name, "momentum", momentum, least=0, most=1)
         for flag, value in (("affine", affine), ("track_running_stats", track_running_stats)):
@@ -178,6 +181,7 @@ class Linear(Module):
                 f"Linear: in_features and out_features must be at least 1, got {in_features}, {out_features}"
             )
         self.in_features, self.out_features = in_features, out_features
+        require_addressable("Linear", (out_features, in_features), np.float64)
         self.weight = Parameter(he_normal((out_features, in_features), rng=rng, fan=fan))
         self.bias = Parameter(np.zeros(out_features, np.float32)) if bias else None
 
