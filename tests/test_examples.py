@@ -19,10 +19,22 @@ MODULES = [
 ]
 
 
+def known():
+    """The names that examples use without a word: what a reader has at hand in the midst of a training."""
+    rng = np.random.default_rng(0)
+    net = minires.models.create("resnet8", widths=(2, 4, 4), rng=rng)
+    return {
+        **{"minires": minires, "numpy": np, "np": np, "Tensor": minires.Tensor, "rng": rng, "net": net},
+        **{name: getattr(minires, name) for name in ("functional", "models", "nn", "optim")},
+        "images": minires.Tensor(rng.standard_normal((1, 3, 8, 8), np.float32)),
+        "sgd": minires.optim.SGD(net.parameters(), lr=0.1),
+        **{"epochs": 2, "loader": range(10)},
+    }
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_a_module_show_what_they_say(name):
-    known = {"minires": minires, "numpy": np, "Tensor": minires.Tensor}
-    result = doctest.testmod(import_module(name), extraglobs=known)
+    result = doctest.testmod(import_module(name), extraglobs=known())
     assert not result.failed
 
 

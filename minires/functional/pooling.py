@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from minires.arguments import require_flag
 from minires.function import Function
@@ -16,14 +17,21 @@ from minires_kernels.window import Pair, as_pair
 class MaxPool2d(Function):
     """The maximum of each window; the pixel that won (the first of equals) gets the gradient."""
 
-    def __init__(self, window: Window, ceil_mode: bool) -> None:
-        self.window, self.ceil_mode = window, ceil_mode
+    def __init__(self, window: Window, ceil_mode: bool, return_indices: bool = False) -> None:
+        self.window, self.ceil_mode, self.return_indices = window, ceil_mode, return_indices
 
     def forward(self, x: Array) -> Array:
         self._shape = x.shape
         output, argmax = pooling.max_pool(x, self.window, self.ceil_mode)  # (N, C, OH, OW), twice
         self.save_for_backward(argmax=argmax)
+        self._indices = argmax if self.return_indices else None
         return output
+
+    def indices(self) -> Tensor:
+        """Where each maximum is, h W + w, in int64; to be asked for once, if ``return_indices``."""
+        assert self._indices is not None
+        indices, self._indices = Tensor(self._indices.astype("int64")), None
+        return indices
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         return (pooling.max_pool_backward(grad_output, self.saved.argmax, self._shape),)
@@ -92,16 +100,26 @@ def max_pool2d(
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
-) -> Tensor:
+    return_indices: bool = False,
+) -> Any:
     """The largest number of each window: (N, C, H, W) -> (N, C, OH, OW); stride defaults to kernel_size.
 
     Padding never wins. Sizes are those of :func:`minires.functional.conv2d`, rounded up with ``ceil_mode``; one image
-    (C, H, W) gives one (C, OH, OW). Raises TypeError for a non-tensor, ValueError for a window that doesn't fit or
-    padding over half the kernel size.
+    (C, H, W) gives one (C, OH, OW). With ``return_indices`` the result is a pair, as in PyTorch: the maxima, and where
+    in its image each is, h W + w, as int64. Raises TypeError for a non-tensor, ValueError for a window that doesn't fit
+    or padding over half the kernel size.
+
+    >>> x = Tensor([[[1.0, 5.0], [3.0, 2.0]]])
+    >>> y, where = max_pool2d(x, 2, return_indices=True)
+    >>> y.item(), where.item()
+    (5.0, 1)
     """
     x, is_single = batch_of_images("max_pool2d", x)
+    require_flag("max_pool2d", "return_indices", return_indices)
     window = _window("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)
-    return without_batch(apply(MaxPool2d(window, ceil_mode), x), is_single)
+    function = MaxPool2d(window, ceil_mode, bool(return_indices))
+    y = without_batch(apply(function, x), is_single)
+    return (y, without_batch(function.indices(), is_single)) if return_indices else y
 
 
 def avg_pool2d(

@@ -120,7 +120,7 @@ class ModuleList(_List[Module]):
 
     A list in all it can do: append, extend, insert, pop, slices. Raises TypeError for an item that isn't a Module.
 
-    >>> self.blocks = nn.ModuleList(Block(16, rng=rng) for _ in range(3))  # blocks.0.weight, blocks.1.weight, ...
+    >>> net.blocks = nn.ModuleList(nn.Linear(4, 4, rng=rng) for _ in range(3))  # blocks.0.weight, blocks.1.weight, ...
     """
 
     def _part(self, items: list[Module]) -> ModuleList:
@@ -132,7 +132,7 @@ class ParameterList(_List[Parameter]):
 
     A list in all it can do. Raises TypeError for an item that isn't a Parameter.
 
-    >>> self.scales = nn.ParameterList(minires.Parameter([1.0]) for _ in range(3))  # scales.0, scales.1, scales.2
+    >>> net.scales = nn.ParameterList(minires.Parameter([1.0]) for _ in range(3))  # scales.0, scales.1, scales.2
     """
 
     _accepts = Parameter
@@ -173,7 +173,7 @@ class ModuleDict(_Held, MutableMapping[str, Module]):
     A dictionary in all it can do. Raises TypeError for a name that isn't a string and an item that isn't a Module,
     ValueError for a name with a dot, which paths are made with.
 
-    >>> self.heads = nn.ModuleDict({"digits": nn.Linear(64, 10, rng=rng)})  # heads.digits.weight, heads.digits.bias
+    >>> net.heads = nn.ModuleDict({"digits": nn.Linear(64, 10, rng=rng)})  # heads.digits.weight, heads.digits.bias
     """
 
     def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()) -> None:

@@ -287,7 +287,10 @@ class Module:
 
         >>> seen = {}
         >>> handle = net.layer1.register_forward_hook(lambda module, inputs, output: seen.update(y=output.data))
-        >>> net(images), handle.remove()
+        >>> logits = net(images)
+        >>> handle.remove()
+        >>> seen["y"].shape
+        (1, 2, 8, 8)
         """
         return self._hook("after", hook)
 
