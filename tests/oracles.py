@@ -268,7 +268,7 @@ def sgd(parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe):
     new_velocity = None if velocity is None else np.zeros(parameter.shape)
     for index in np.ndindex(*parameter.shape):
         old = float(parameter[index])
-        g = float(grad[index]) + (weight_decay * old if weight_decay else 0.0)  # without decay an infinity stays one
+        g = float(grad[index]) + (weight_decay * old if weight_decay else 0.0)  # 0 times infinity isn't added
         if velocity is None:
             new_parameter[index] = old - lr * g
         elif caffe:
