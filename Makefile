@@ -26,10 +26,11 @@ types: $(VENV)/.developing ## mypy, strict, on both packages
 	$(BIN)/mypy
 
 witness: $(VENV)/.developing ## the tests that compare with PyTorch; skipped, with the reason, where it can't be had
-	@if $(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install -q torch==2.13.0; then \
+	@if $(BIN)/python -c "import torch, expecttest" 2>/dev/null \
+		|| $(BIN)/pip install -q torch==2.13.0 expecttest==0.3.0; then \
 		$(BIN)/pytest -m witness; \
 	else \
-		echo "witness: skipped: torch==2.13.0 can't be installed here"; \
+		echo "witness: skipped: torch==2.13.0 and expecttest==0.3.0 can't be installed here"; \
 	fi
 
 $(VENV)/.installed: pyproject.toml

@@ -107,8 +107,8 @@ class Div(Binary):
 class Pow(Binary):
     """x ** y, elementwise: d(x^y) = y x^(y-1) dx + log(x) x^y dy.
 
-    As in PyTorch, x's gradient is 0 where y = 0, and the exponent's is 0 where x = 0 and y >= 0, whatever comes from
-    upstream: there the formulas would make 0 times infinity.
+    x's gradient is 0 where y = 0, and the exponent's is 0 where x = 0 and y >= 0, whatever comes from upstream: there
+    the formulas would make 0 times infinity.
     """
 
     def forward(self, x: Array, y: Array) -> Array:

@@ -61,6 +61,16 @@ def require_flag(op: str, name: str, value: object) -> bool:
     return bool(value)
 
 
+def require_generator(op: str, rng: object) -> np.random.Generator:
+    """``rng``. Raise TypeError unless it is a Generator of NumPy's: a seed, or numpy.random itself, isn't one."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"{op}: rng must be a numpy.random.Generator, got {type(rng).__name__}; numpy.random.default_rng(seed) "
+            "makes one"
+        )
+    return rng
+
+
 def require_axis(op: str, axis: object, ndim: int, shape: str, *, name: str = "axis", form: str = "an integer") -> int:
     """``axis``, counted from the front. Raise TypeError or ValueError unless it is one of the ``ndim`` axes."""
     number = require_integer(op, name, axis, form=form)

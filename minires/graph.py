@@ -19,6 +19,7 @@ from minires.dtypes import admit
 from minires.function import Function
 from minires_kernels import activation
 from minires_kernels.arrays import Array
+from minires_kernels.scope import scope
 
 if TYPE_CHECKING:
     from minires.tensor import Tensor
@@ -79,9 +80,15 @@ def watch(watcher: Watcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
-@contextmanager
+@scope
 def no_grad() -> Iterator[None]:
-    """Within the block no graph is built: results don't require gradients and keep nothing for a backward pass."""
+    """Within the block no graph is built: results don't require gradients and keep nothing for a backward pass.
+
+    ``@no_grad()`` decorates a function, a generator function or a coroutine, all of which then runs without a graph.
+
+    >>> with minires.no_grad():
+    ...     logits = net(images)
+    """
     token = _tracking.set(False)
     try:
         yield
@@ -93,9 +100,9 @@ _keys = itertools.count()
 
 
 class HookHandle:
-    """What :meth:`minires.Tensor.register_hook` returns: ``remove()`` ends the hook, as does the end of a ``with``."""
+    """What registering a hook returns: ``remove()`` ends the hook, as does the end of a ``with``."""
 
-    def __init__(self, hooks: dict[int, BackwardHook], hook: BackwardHook) -> None:
+    def __init__(self, hooks: dict[int, Any], hook: Callable[..., Any]) -> None:
         self._hooks, self._key = hooks, next(_keys)
         hooks[self._key] = hook
 

@@ -22,8 +22,8 @@ PACKAGES = {"minires_kernels": ROOT / "kernels" / "minires_kernels", "minires": 
 FAMILY = "a kernel family"  # each folder of minires_kernels that has a reference.py
 ORDER = (
     ("minires_kernels.arrays",),
-    ("minires_kernels.window",),
-    ("minires_kernels.environment",),
+    ("minires_kernels.window", "minires_kernels.fit"),
+    ("minires_kernels.environment", "minires_kernels.scope"),
     ("minires_kernels.registry", "minires_kernels.jit"),
     ("minires_kernels",),
     # what implementations are built with

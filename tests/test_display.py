@@ -157,7 +157,7 @@ def test_the_short_forms_say_what_matters(recorded):
         f"SGD({len(list(net.parameters()))} parameters of {count:,} numbers, "
         "lr=0.1, momentum=0.9, weight_decay=0.0, nesterov=False, form='torch')"
     )
-    assert shown["schedule"] == "MultiStepLR(step 0, lr 0.1, milestones [10, 20], factor 0.1)"
+    assert shown["schedule"] == "MultiStepLR(lr 0.1, steps 0, milestones [10, 20], factor 0.1)"
     assert shown["split"] == "Split(images=array (300, 3, 8, 8) float32, labels=array (300,) int64)"
     assert shown["loader"] == "Loader(300 items in 19 batches of 16, shuffled)"
 

@@ -146,6 +146,19 @@ def test_a_net_dies_without_the_collector():
         assert not any(reference() is not None for reference in references)
 
 
+def test_a_decorated_generator_function_builds_no_graph_and_its_caller_does():
+    weight = Tensor([2.0], requires_grad=True)
+
+    @no_grad()
+    def batches():
+        for factor in (1.0, 2.0):
+            yield weight * factor
+
+    for result in batches():
+        assert not result.requires_grad
+        assert (weight * 3).requires_grad
+
+
 def test_no_graph_is_kept_within_no_grad():
     net = small_net()
     with no_grad():

@@ -134,7 +134,7 @@ def backward(output):
     grads, waiting = {output: np.ones_like(output.data)}, [output]
     while waiting:
         tensor = waiting[0]
-        waiting.remove(tensor)
+        waiting = [other for other in waiting if other is not tensor]  # `remove` would compare their numbers
         for source, grad in zip(tensor.creator.inputs, tensor.creator.backward(grads[tensor]), strict=True):
             if source not in grads and source.creator:
                 waiting.append(source)

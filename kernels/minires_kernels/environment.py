@@ -10,6 +10,8 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 NUM_THREADS = "NUMBA_NUM_THREADS"
@@ -34,6 +36,45 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+WAITING = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+"""Settings by which users say how threads wait, of OpenMP; ours keep to them too."""
+
+
+def patience(usual: int) -> int:
+    """How often a thread that waits looks for work before it sleeps: ``usual``, unless the user says otherwise.
+
+    ``OMP_WAIT_POLICY``: "passive" is never, "active" some thousand times as long. ``GOMP_SPINCOUNT`` is the number.
+    """
+    policy, count = (os.environ.get(name, "").strip().lower() for name in WAITING)
+    if count in ("infinite", "infinity"):
+        return sys.maxsize
+    if count.isdecimal():
+        return min(int(count), sys.maxsize)
+    return {"passive": 0, "active": 1000 * usual}.get(policy, usual)
+
+
+BRIEFLY = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+"""For GNU's OpenMP and for LLVM's or Intel's: how long threads of a prange wait for the next one before they sleep."""
+
+
+@contextmanager
+def waiting_briefly() -> Iterator[None]:
+    """Within the block a library of OpenMP that is loaded finds :data:`BRIEFLY`; afterwards, and children, don't.
+
+    It isn't asked again. Threads that wait for milliseconds, as is usual, keep the cores from other processes. What the
+    user has set stays.
+    """
+    if any(os.environ.get(name) for name in (*WAITING, *BRIEFLY)):
+        yield
+        return
+    os.environ.update(BRIEFLY)
+    try:
+        yield
+    finally:
+        for name in BRIEFLY:
+            os.environ.pop(name, None)
 
 
 @cache

@@ -16,13 +16,17 @@ from itertools import combinations
 from typing import TypeAlias
 
 import numpy as np
+from numpy import ndarray
 
 from minires_kernels.arrays import Array, array_module
+from minires_kernels.window import Window
 
 Shape: TypeAlias = tuple[int, ...]
 
 FLOATS = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
 """What kernels compute with, in the byte order of this machine."""
+
+REAL = int, float, np.integer, np.floating
 
 IMAGES = "N, C, H, W"
 WEIGHTS = "O, C/groups, KH, KW"
@@ -33,7 +37,7 @@ def axes(op: str, name: str, x: Array, names: str) -> Shape:
 
     Raises TypeError for what isn't an array, ValueError for another number of axes.
     """
-    shape = x.shape if type(x) is np.ndarray else _judged_array(op, name, x).shape
+    shape = x.shape if type(x) is ndarray else _judged_array(op, name, x).shape
     if len(shape) != names.count(",") + 1:
         raise ValueError(f"{op}: {name} must be ({names}), got shape {shape}")
     return shape  # type: ignore[no-any-return]
@@ -50,6 +54,35 @@ def image_shape(op: str, shape: Sequence[int]) -> tuple[int, int, int, int]:
     return N, C, H, W
 
 
+def integer(op: str, name: str, value: object, least: int) -> int:
+    """``value`` as an int. Raises TypeError for what isn't an integer, ValueError below ``least`` or beyond 64 bits."""
+    if type(value) is not int and not isinstance(value, np.integer):
+        raise TypeError(f"{op}: {name} must be an integer, got {value!r}")
+    if not least <= value < 1 << 62:
+        raise ValueError(f"{op}: {name} must be at least {least}, and less than 2^62, got {value}")
+    return int(value)
+
+
+def number(op: str, name: str, value: object) -> float:
+    """``value`` as a float: compiled loops take no other. Raises TypeError for what isn't a real number."""
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, REAL)):
+        raise TypeError(f"{op}: {name} must be a number, got {value!r}")
+    return float(value)
+
+
+def flag(op: str, name: str, value: object) -> bool:
+    """``value`` as a bool. Raises TypeError for what is neither True nor False."""
+    if value is not True and value is not False and not isinstance(value, np.bool_):
+        raise TypeError(f"{op}: {name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def require_window(op: str, window: object) -> None:
+    """Raise TypeError unless ``window`` is a Window."""
+    if not isinstance(window, Window):
+        raise TypeError(f"{op}: window must be a Window, got {window!r}; use Window.of(kernel_size, ...)")
+
+
 def require(op: str, **arrays: tuple[Array, Shape]) -> None:
     """Raise unless each array has the shape beside it, and all have one dtype, float32 or float64, and one library.
 
@@ -57,27 +90,33 @@ def require(op: str, **arrays: tuple[Array, Shape]) -> None:
 
     >>> require("add", x=(x, x.shape), y=(y, x.shape))
     """
-    dtypes = set()
+    dtype = None
     for x, shape in arrays.values():
-        if type(x) is not np.ndarray or x.shape != shape:
+        if type(x) is not ndarray or x.shape != shape:
             break
-        dtypes.add(x.dtype)
+        if x.dtype is not dtype:
+            if dtype is not None or x.dtype not in FLOATS:
+                break
+            dtype = x.dtype
     else:
-        if len(dtypes) == 1 and dtypes <= FLOATS:
-            return
+        return
     _judge(op, arrays)
 
 
 def require_alike(op: str, **arrays: Array) -> None:
     """As :func:`require`, where all arrays have the shape of the first."""
-    name, first = next(iter(arrays.items()))
+    shape = dtype = None
     for x in arrays.values():
-        if type(x) is not np.ndarray or x.shape != first.shape or x.dtype != first.dtype:
+        if type(x) is not ndarray:
+            break
+        if dtype is None and x.dtype in FLOATS:
+            shape, dtype = x.shape, x.dtype
+        elif x.dtype is not dtype or x.shape != shape:
             break
     else:
-        if first.dtype in FLOATS:
-            return
-    shape = _judged_array(op, name, first).shape
+        return
+    first = next(iter(arrays))
+    shape = _judged_array(op, first, arrays[first]).shape
     _judge(op, {name: (x, shape) for name, x in arrays.items()})
 
 
@@ -99,14 +138,14 @@ def _judge(op: str, arrays: dict[str, tuple[Array, Shape]]) -> None:
 
 
 def _judged_array(op: str, name: str, x: Array) -> Array:
-    """``x``, if kernels take it: no list, and no subclass of NumPy's arrays whose operators mean something else."""
+    """``x``, if kernels take it: no list, and no subclass of NumPy's arrays that means something else."""
     try:
-        library = array_module(x)
+        array_module(x)
     except TypeError:
         raise TypeError(
             f"{op}: {name} must be a NumPy or CuPy array, got {type(x).__name__}; wrap it in numpy.asarray(...)"
         ) from None
-    if library is np and type(x) is not np.ndarray and not isinstance(x, (np.generic, np.memmap)):
+    if isinstance(x, (np.matrix, np.ma.MaskedArray)):
         raise TypeError(f"{op}: {name} must be a plain array, got {type(x).__name__}; use numpy.asarray({name})")
     return x
 
@@ -130,9 +169,10 @@ def require_writable(op: str, **arrays: Array) -> None:
 
 def unwritable(x: Array) -> str | None:
     """Why ``x`` can't be written, as what "it ..." goes on with; None if it can."""
-    if isinstance(x, (np.ndarray, np.generic)) and not x.flags.writeable:
+    flags = x.flags
+    if not getattr(flags, "writeable", True):  # CuPy's arrays always are
         return "is read-only"
-    if not (x.flags.c_contiguous or x.flags.f_contiguous) and _may_repeat(x):
+    if not (flags.c_contiguous or flags.f_contiguous) and _may_repeat(x):
         return f"has elements that share their places (strides {x.strides}), as a broadcast array has"
     return None
 
@@ -150,7 +190,9 @@ def _may_repeat(x: Array) -> bool:
 
 def require_apart(op: str, **arrays: Array) -> None:
     """Raise ValueError if two of ``arrays`` share memory: one would change while another is read or written."""
+    first = next(iter(arrays.values()))
+    library = np if type(first) is ndarray else array_module(first)
+    may_share = library.may_share_memory
     for (name, x), (other, y) in combinations(arrays.items(), 2):
-        library = array_module(x)
-        if library.may_share_memory(x, y) and library.shares_memory(x, y):
+        if may_share(x, y) and library.shares_memory(x, y):
             raise ValueError(f"{op}: {name} {x.shape} and {other} {y.shape} share memory; give a copy: {other}.copy()")

@@ -18,7 +18,7 @@ from minires_kernels.arrays import Array, channels_last, is_channels_last
 from minires_kernels.jit import njit
 from minires_kernels.simd import Vector, for_each, kinds, vector
 
-THREADED: dict[str, Any] = {"threaded": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+THREADED: dict[str, Any] = {"error_model": "numpy", "no_cfunc_wrapper": True}
 SERIAL: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 SMALL = 1 << 14

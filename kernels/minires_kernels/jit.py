@@ -10,7 +10,7 @@ of Python at once, gets a lock.
 can both write file 3: a third process then runs one function's machine code under the name of another, and computes
 nonsense. A damaged file ends it in an exception, and an edited module that a kernel imports isn't noticed. Here a file
 is named after everything that its machine code depends on, written elsewhere and moved into place, and begins with its
-own checksum. Whatever is wrong with a file or a folder costs the time to compile again, and one warning.
+own checksum. It is used only if nobody else can have put it there (``private``), for what it holds is run. Whatever is wrong with a file or a folder costs the time to compile again, and one warning.
 
 Imported, this module needs NumPy alone, so that anybody may ask :func:`cache_folder` or :func:`watch`.
 """
@@ -25,12 +25,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any
 
-from minires_kernels.environment import warn_once
+from minires_kernels import private
+from minires_kernels.environment import warn_once, waiting_briefly
 
 PACKAGE = Path(__file__).parent
 SUFFIX = ".kernel"
@@ -39,21 +40,18 @@ Watcher = Callable[[str, bool], None]
 _watchers: list[Watcher] = []
 
 
-def njit(function: Any = None, /, *, cache: bool = True, threaded: bool = False, **options: Any) -> Any:
+def njit(function: Any = None, /, *, cache: bool = True, **options: Any) -> Any:
     """``numba.njit(**options)``, kept on disk (unless ``cache`` is False). With or without parentheses.
-
-    ``threaded``: it enters Numba's threads by ``simd.for_each``.
 
     Raises ImportError when Numba can't compile here; the cure is in its message.
     """
     if function is None:
-        return partial(njit, cache=cache, threaded=threaded, **options)
+        return partial(njit, cache=cache, **options)
     numba = _numba()
     dispatcher = numba.njit(**options)(function)
     if cache and function.__closure__ is None:  # a file is named after the source, which doesn't tell what is enclosed
         dispatcher._cache = KernelCache(function, options)
-    needs_lock = (threaded or options.get("parallel", False)) and numba.threading_layer() == "workqueue"
-    return _one_at_a_time(dispatcher) if needs_lock else dispatcher
+    return _guarded(dispatcher) if options.get("parallel", False) else dispatcher
 
 
 @cache
@@ -64,7 +62,8 @@ def _numba() -> Any:
     if numba.config.DISABLE_JIT:
         raise ImportError("NUMBA_DISABLE_JIT is set, and fast kernels exist in compiled code only; unset it")
     try:
-        numba.get_num_threads()
+        with waiting_briefly():
+            numba.get_num_threads()
     except ValueError as refused:
         wanted = numba.config.THREADING_LAYER
         numba.config.THREADING_LAYER = "default"
@@ -79,14 +78,29 @@ def _numba() -> Any:
 
 
 _turn = threading.RLock()
+_forked = threading.Event()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: (_turn._at_fork_reinit(), _forked.set()))  # type: ignore[attr-defined]
 
 
-def _one_at_a_time(dispatcher: Any) -> Any:
-    """``dispatcher`` behind a lock: Numba ends the process when two threads enter its layer "workqueue" at once."""
+def _guarded(dispatcher: Any) -> Any:
+    """``dispatcher``, whose loops are shared out by Numba (prange), kept from the two ways in which that ends a process.
+
+    Two threads enter Numba's layer "workqueue" at once; a process made by fork enters that of GNU's OpenMP.
+    """
+    numba = _numba()
+    layer, vendor = numba.threading_layer(), getattr(sys.modules.get("numba.np.ufunc.omppool"), "openmp_vendor", None)
+    turn = _turn if layer == "workqueue" else nullcontext()
+    refused = layer == "omp" and vendor == "GNU"
 
     @wraps(dispatcher)
     def call(*arguments: Any) -> Any:
-        with _turn:
+        if refused and _forked.is_set():
+            raise RuntimeError(
+                f"{dispatcher.py_func.__qualname__}: its prange needs threads of OpenMP, which a process made by fork "
+                'can\'t enter; start it by multiprocessing.get_context("spawn"), or share the work out by simd.for_each'
+            )
+        with turn:
             return dispatcher(*arguments)
 
     return call
@@ -135,7 +149,7 @@ class KernelCache:
             return None
         target.refresh()
         try:
-            stored = path.read_bytes()
+            stored = private.read_bytes(path)
             digest, data = stored[:32], stored[32:]
             if _checksum(path, data) != digest:
                 raise ValueError("its checksum is wrong")
@@ -220,45 +234,65 @@ def _write(path: Path, data: bytes) -> None:
 
 @cache
 def cache_folder() -> Path | None:
-    """Where compiled kernels are kept: the first of these that can be written; None if none can.
+    """Where compiled kernels are kept: the first of these that can be written, and by this user alone; None if none is.
 
-    ``NUMBA_CACHE_DIR``; ``__pycache__`` beside this file; the user's own folder for caches.
+    ``NUMBA_CACHE_DIR``; ``__pycache__`` beside this file; the user's own folder for caches; one of his own among the
+    temporary files.
     """
     wanted = os.environ.get("NUMBA_CACHE_DIR")
     checkout = hashlib.sha256(str(PACKAGE).encode()).hexdigest()[:12]  # two of them don't clear each other's files
     shared = f"minires_kernels-{checkout}"
-    folders = [PACKAGE / "__pycache__", _user_folder() / shared]
+    caches, user = _user_folder(), os.geteuid() if hasattr(os, "geteuid") else ""
+    folders = [PACKAGE / "__pycache__", *([caches / shared] if caches else [])]
+    folders.append(Path(tempfile.gettempdir()).absolute() / f"{shared}-{user}")
     if wanted:
         folders.insert(0, Path(wanted).absolute() / shared)
     refused = []
     for folder in folders:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = private.make(folder)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             refused.append(f"{folder}: {error.strerror}")
             continue
-        if wanted and refused:
-            warn_once(
-                f"NUMBA_CACHE_DIR={wanted!r} can't be written ({refused[0]})",
-                f"compiled kernels are kept in {folder} instead; set it to a folder that can be written, or unset it",
-            )
+        _warn_of_refused(refused, folder, wanted)
         return folder
     warn_once(
         f"compiled kernels can't be kept ({'; '.join(refused)})",
         "each process compiles them anew, which takes it half a minute; "
-        "set NUMBA_CACHE_DIR to a folder that can be written",
+        "set NUMBA_CACHE_DIR to a folder that can be written, by you alone",
     )
     return None
 
 
-def _user_folder() -> Path:
+def _warn_of_refused(refused: list[str], folder: Path, wanted: str | None) -> None:
+    """Say so if kernels are kept elsewhere than the user wanted, or than they would be if nobody else could write there.
+
+    A package that is installed for all users has a ``__pycache__`` that isn't ours: nothing to worry about.
+    """
+    if wanted and refused:
+        warn_once(
+            f"NUMBA_CACHE_DIR={wanted!r} can't be used ({refused[0]})",
+            f"compiled kernels are kept in {folder} instead; set it to a folder that can be written, by you alone, or "
+            "unset it",
+        )
+        return
+    exposed = [reason for reason in refused if private.OTHERS in reason]
+    if exposed:
+        warn_once(
+            f"compiled kernels can't be kept where others could exchange them ({'; '.join(exposed)})",
+            f"they are kept in {folder} instead",
+        )
+
+
+def _user_folder() -> Path | None:
+    """The user's own folder for caches; None where he has none, as without a home."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or tempfile.gettempdir())
-    if sys.platform == "darwin":
-        return Path(os.path.expanduser("~/Library/Caches"))
     wanted = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return wanted if wanted.is_absolute() else Path(os.path.expanduser("~/.cache"))
+    if sys.platform == "darwin" or not wanted.is_absolute():
+        wanted = Path(os.path.expanduser("~/Library/Caches" if sys.platform == "darwin" else "~/.cache"))
+    return wanted if wanted.is_absolute() else None
 
 
 @cache

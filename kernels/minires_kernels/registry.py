@@ -22,7 +22,6 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, wraps
 from pathlib import Path
@@ -31,6 +30,7 @@ from typing import Any
 
 from minires_kernels import environment
 from minires_kernels.arrays import device_of
+from minires_kernels.scope import scope
 
 _PACKAGE = __package__ or "minires_kernels"
 _forced: ContextVar[str | None] = ContextVar("minires_kernels.using", default=None)
@@ -98,7 +98,7 @@ def available(family: str, device: str) -> tuple[str, ...]:
     return tuple(name for _, name in sorted(found))
 
 
-@contextmanager
+@scope
 def using(implementation: str) -> Iterator[None]:
     """Within the block, ``implementation`` is taken wherever a family has it and it covers the call.
 

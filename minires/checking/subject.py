@@ -18,6 +18,7 @@ from minires.checking.kinks import Choices, choices_of, graph_of
 from minires.function import Function
 from minires.graph import BackwardResultError, watch
 from minires.nn import Module
+from minires.nn.tree import is_state, leaves, replaced
 from minires.tensor import Tensor, apply
 from minires_kernels.arrays import Array, to_cpu
 
@@ -236,23 +237,30 @@ class _State:
     """What modules carry from call to call: arrays (running statistics) and random generators."""
 
     def __init__(self, roots: list[Module]) -> None:
-        modules = {id(module): module for root in roots for module in root.modules()}.values()
-        self._arrays = [
-            (module, name, value) for module in modules for name, value in vars(module).items() if _is_state(value)
-        ]
+        self._modules = list({id(module): module for root in roots for module in root.modules()}.values())
         self._generators = [
-            (value, value.bit_generator.state)
-            for module in modules
-            for value in vars(module).values()
-            if isinstance(value, np.random.Generator)
+            (item, item.bit_generator.state)
+            for module in self._modules
+            for name, value in vars(module).items()
+            for _, item in leaves(name, value)
+            if isinstance(item, np.random.Generator)
         ]
+        self._attributes: list[tuple[Module, str, Any]] = []
         self._copies: list[tuple[Array, Array]] = []
 
     def convert(self, dtype: Any) -> None:
-        for module, name, array in self._arrays:
-            converted = array.astype(dtype) if array.dtype.kind == "f" else array.copy()
-            setattr(module, name, converted)
-            self._copies.append((converted, converted.copy()))
+        def converted(value: Any) -> Any:
+            if not is_state(value):
+                return value
+            array = value.astype(dtype) if value.dtype.kind == "f" else value.copy()
+            self._copies.append((array, array.copy()))
+            return array
+
+        for module in self._modules:
+            for name, value in list(vars(module).items()):
+                if (new := replaced(value, converted)) is not value:
+                    self._attributes.append((module, name, value))
+                    setattr(module, name, new)
 
     def reset(self) -> None:
         for array, copy in self._copies:
@@ -261,14 +269,10 @@ class _State:
             generator.bit_generator.state = state
 
     def restore(self) -> None:
-        for module, name, array in self._arrays:
-            setattr(module, name, array)
+        for module, name, value in self._attributes:
+            setattr(module, name, value)
         for generator, state in self._generators:
             generator.bit_generator.state = state
-
-
-def _is_state(value: Any) -> bool:
-    return hasattr(value, "dtype") and hasattr(value, "strides") and not isinstance(value, Tensor)
 
 
 def _named(parameters: Module | Mapping[str, Tensor] | Iterable[Tensor]) -> Iterator[tuple[str, Tensor]]:

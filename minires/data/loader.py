@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,20 +69,48 @@ class Loader:
 
     def state_dict(self) -> dict[str, Any]:
         """The generator's state, which JSON can hold: taken between two iterations, it determines all later ones."""
-        return {"rng": _plain(self.rng.bit_generator.state) if self.rng is not None else None}
+        return {"rng": None if self.rng is None else _with_lists(self.rng.bit_generator.state)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave. Raises ValueError when it is another kind of generator's."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave.
+
+        Raises ValueError, before any change, when it is another kind of generator's, or no generator's state at all.
+        """
+        if not isinstance(state, Mapping) or "rng" not in state:
+            raise ValueError(f"Loader: a state has an entry rng, as state_dict gives it; got {state!r}")
         given, own = state["rng"], self.state_dict()["rng"]
-        kinds = [None if each is None else each["bit_generator"] for each in (given, own)]
+        kinds = [each.get("bit_generator") if isinstance(each, Mapping) else each for each in (given, own)]
         if kinds[0] != kinds[1]:
             raise ValueError(f"Loader: the state is of generator {kinds[0]}, this loader's is {kinds[1]}")
         if self.rng is not None:
-            self.rng.bit_generator.state = given
+            self.rng.bit_generator.state = _checked(given, self.rng.bit_generator)
 
 
-def _plain(value: Any) -> Any:
-    """``value`` with lists and numbers of Python's instead of NumPy's, in which some generators keep their state."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+def _with_lists(state: Any) -> Any:
+    """A generator's state with lists in the place of its arrays and Python's integers in that of NumPy's."""
+    if isinstance(state, Mapping):
+        return {name: _with_lists(value) for name, value in state.items()}
+    return state.tolist() if isinstance(state, (np.ndarray, np.generic)) else state
+
+
+def _checked(given: Mapping[str, Any], generator: np.random.BitGenerator) -> Any:
+    """The state ``given``, with arrays again, tried on another generator of the same kind."""
+    trial = type(generator)()
+    try:
+        state = _like(given, generator.state)
+        trial.state = state
+    except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
+        raise ValueError(f"Loader: the state of {type(generator).__name__} is damaged ({error})") from error
+    return state
+
+
+def _like(given: Any, own: Any) -> Any:
+    """``given`` with an array of the same shape and dtype wherever ``own`` has one."""
+    if isinstance(own, Mapping):
+        return {name: _like(given[name], value) for name, value in own.items()}
+    if not isinstance(own, np.ndarray):
+        return given
+    array = np.asarray(given, dtype=own.dtype)
+    if array.shape != own.shape:
+        raise ValueError(f"{array.shape} numbers instead of {own.shape}")
+    return array

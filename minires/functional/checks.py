@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from minires.arguments import require_flag, type_name
 from minires.tensor import Tensor
 from minires_kernels import Window
@@ -68,9 +70,10 @@ def items_of(value: object) -> tuple[Any, ...] | None:
 
 def require_addressable(op: str, shape: Sequence[int], dtype: Any, **tensors: Tensor | None) -> None:
     """Raise ValueError when an array of ``shape``, which the operation needs, is larger than a process can address."""
-    if math.prod(shape) * dtype.itemsize > ADDRESSABLE:
-        raise ValueError(f"{op}: it would need an array of shape {tuple(shape)}, more than a process can address; "
-                         f"{shapes(**tensors)}; is an option too large?")  # fmt: skip
+    if math.prod(shape) * np.dtype(dtype).itemsize > ADDRESSABLE:
+        given = f"; {shapes(**tensors)}" if tensors else ""
+        raise ValueError(f"{op}: it would need an array of shape {tuple(shape)}, more than a process can address{given}; "
+                         "is an option too large?")  # fmt: skip
 
 
 def require_image_fits(op: str, x: Tensor, window: Window, *, channels: int, ceil_mode: bool = False) -> None:

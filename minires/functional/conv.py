@@ -65,8 +65,14 @@ def conv2d(
     ``padding="valid"`` is none; ``padding="same"`` is what makes the output as large as x, for stride 1: dilation
     (KH - 1) rows in all, of which an odd one goes to the bottom, and columns likewise.
 
-    >>> conv2d(Tensor(images), Tensor(kernels), padding="same").shape  # doctest: +SKIP
-    (2, 16, 32, 32)
+    >>> image, kernel = Tensor([[[1.0, 2.0, 4.0]]]), Tensor([[[[-1.0, 1.0]]]])
+    >>> conv2d(image, kernel, padding="same").data.tolist()
+    [[[1.0, 2.0, -4.0]]]
+
+    An infinite or NaN pixel reaches the outputs that see it, and no others. float32 convolutions with 3x3 kernels may
+    be computed by Winograd's algorithm, whose outputs lie in tiles of 4 x 4 that share the rounding of the largest
+    pixel beneath them: beside one 10^5 times as large as the others these lose all but two digits, and zeros become
+    tiny. ``with minires.using("numba_cpu"):`` takes the direct sum, where each output has a rounding of its own.
 
     Raises TypeError for arguments that aren't tensors or mix dtypes; ValueError when channels, groups and bias don't
     fit each other or the window doesn't fit into the padded image.

@@ -12,7 +12,7 @@ from minires.functional.activation import LogSoftmax
 from minires.functional.checks import as_array, require_tensor, shapes
 from minires.tensor import Tensor, apply
 from minires_kernels import cross_entropy as kernels
-from minires_kernels.arrays import Array, array_module
+from minires_kernels.arrays import Array, array_module, total
 from minires_kernels.window import shown
 
 Reduction = Literal["mean", "sum", "none"]
@@ -59,10 +59,10 @@ class WeightedCrossEntropy(Function):
         if self._ignored is not None:
             shares = xp.where(xp.expand_dims(self._ignored, self._axis), 0, shares)
         self.save_for_backward(log_softmax=log_softmax, shares=shares)
-        losses = (shares * xp.where(shares == 0, 0, -log_softmax)).sum(self._axis)  # (N, ...)
+        losses = total(shares * xp.where(shares == 0, 0, -log_softmax), self._axis)  # (N, ...)
         if self.reduction == "none":
             return losses
-        return losses.sum() if self.reduction == "sum" else self._averaged(losses.sum())
+        return total(losses) if self.reduction == "sum" else self._averaged(total(losses))
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         log_softmax, shares = self.saved.log_softmax, self.saved.shares
@@ -71,7 +71,7 @@ class WeightedCrossEntropy(Function):
         rows = log_softmax.shape[:axis] + log_softmax.shape[axis + 1 :]
         grad = xp.expand_dims(xp.broadcast_to(grad, rows), axis)  # (N, 1, ...)
         with np.errstate(invalid="ignore"):  # infinity times 0, where all is ignored
-            grad_logits = (xp.exp(log_softmax) * shares.sum(axis, keepdims=True) - shares) * grad
+            grad_logits = (xp.exp(log_softmax) * total(shares, axis, keepdims=True) - shares) * grad
         if self._ignored is not None:  # nothing flows back from there, be it NaN, or all there is
             grad_logits = xp.where(xp.expand_dims(self._ignored, axis), 0, grad_logits)
         grad_target = None
@@ -85,10 +85,10 @@ class WeightedCrossEntropy(Function):
             return x
         return x * self._weight.reshape((-1,) + (1,) * (x.ndim - self._axis - 1))
 
-    def _averaged(self, total: Array) -> Array:
-        """``total`` over the divisor; NaN where nothing counts, as in PyTorch, because there is no mean of nothing."""
+    def _averaged(self, x: Array) -> Array:
+        """``x`` over the divisor; NaN where nothing counts, as in PyTorch, because there is no mean of nothing."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return total / total.dtype.type(self.divisor)
+            return x / x.dtype.type(self.divisor)
 
 
 def _class_axis(logits: Array | Tensor) -> int:

@@ -76,16 +76,14 @@ def summary(net: Module, shape: Sequence[int]) -> Summary:
     A layer that fails ends the list: what ran before it is in the result, and so is the error.
     """
     watcher = _Watcher(net)
-    was_training = net.training
-    net.eval()
     error: Exception | None = None
-    try:
-        with no_grad(), watch(watcher):
-            net(Tensor(np.zeros((1, *shape), np.float32)))
-    except Exception as failure:  # shown with the rows before it, which is what the reader needs
-        error = failure
-    finally:
-        net.train(was_training)
+    with net.keep_modes():
+        net.eval()
+        try:
+            with no_grad(), watch(watcher):
+                net(Tensor(np.zeros((1, *shape), np.float32)))
+        except Exception as failure:  # shown with the rows before it, which is what the reader needs
+            error = failure
     total = sum(parameter.size for parameter in net.parameters())
     return Summary(watcher.layers, total, error, watcher.failed)
 

@@ -1,9 +1,11 @@
 """Modules: layers and how they make a tree."""
 
 from minires.nn import initializers
+from minires.nn.containers import ModuleDict, ModuleList, ParameterList, Sequential
 from minires.nn.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
+    BatchNorm1d,
     BatchNorm2d,
     Conv2d,
     Dropout,
@@ -12,13 +14,13 @@ from minires.nn.layers import (
     Linear,
     MaxPool2d,
     ReLU,
-    Sequential,
 )
 from minires.nn.module import Module
 
 __all__ = [
     "AdaptiveAvgPool2d",
     "AvgPool2d",
+    "BatchNorm1d",
     "BatchNorm2d",
     "Conv2d",
     "Dropout",
@@ -27,6 +29,9 @@ __all__ = [
     "Linear",
     "MaxPool2d",
     "Module",
+    "ModuleDict",
+    "ModuleList",
+    "ParameterList",
     "ReLU",
     "Sequential",
     "initializers",

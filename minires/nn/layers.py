@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from minires import functional
+from minires.arguments import require_flag, require_generator, require_integer, require_number
+from minires.functional.checks import refuse_inplace, require_addressable
 from minires.nn.initializers import Fan, he_normal
 from minires.nn.module import Module
 from minires.tensor import Parameter, Tensor
@@ -15,23 +17,28 @@ from minires_kernels.window import as_pair
 
 
 class Conv2d(Module):
-    """:func:`minires.functional.conv2d` with its weight (O, C/groups, KH, KW), He-normal, and bias (O,) or none."""
+    """:func:`minires.functional.conv2d` with its weight (O, C/groups, KH, KW), He-normal, and bias (O,) or none.
+
+    ``padding``: numbers, or ``"same"`` or ``"valid"`` as there.
+    """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         kernel_size: int | Sequence[int],
-        *,
         stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] = 0,
+        padding: int | Sequence[int] | str = 0,
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = True,
+        *,
         rng: np.random.Generator,
         fan: Fan = "fan_in",
     ) -> None:
         size = as_pair(kernel_size, "kernel_size", least=1, op="Conv2d")
+        counts = {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}
+        in_channels, out_channels, groups = (require_integer("Conv2d", *count) for count in counts.items())
         if min(in_channels, out_channels, groups) < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"Conv2d: groups must be a positive divisor of both channel counts, got in_channels = {in_channels}, "
@@ -39,10 +46,17 @@ class Conv2d(Module):
             )
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, size
         self.stride = as_pair(stride, "stride", least=1, op="Conv2d")
-        self.padding = as_pair(padding, "padding", least=0, op="Conv2d")
+        self.padding: Any = padding
+        if not isinstance(padding, str):
+            self.padding = as_pair(padding, "padding", least=0, op="Conv2d")
+        elif padding not in ("same", "valid"):
+            raise ValueError(f"Conv2d: padding must be numbers, 'same' or 'valid', got {padding!r}")
         self.dilation = as_pair(dilation, "dilation", least=1, op="Conv2d")
         self.groups = groups
-        self.weight = Parameter(he_normal((out_channels, in_channels // groups, *size), rng=rng, fan=fan))
+        require_flag("Conv2d", "bias", bias)
+        shape = (out_channels, in_channels // groups, *size)
+        require_addressable("Conv2d", shape, np.float64)
+        self.weight = Parameter(he_normal(shape, rng=rng, fan=fan))
         self.bias = Parameter(np.zeros(out_channels, np.float32)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,42 +71,100 @@ class Conv2d(Module):
             groups=self.groups,
         )
 
+    def configuration(self) -> str:
+        """The channels, the kernel and what isn't at its default."""
+        usual = {"padding": (0, 0), "dilation": (1, 1), "groups": 1}
+        special = [f", {name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
+        without = "" if self.bias is not None else ", bias=False"
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+            f"{''.join(special)}{without}"
+        )
 
-class BatchNorm2d(Module):
-    """:func:`minires.functional.batch_norm` with its weight (1), bias (0), running mean (0) and variance (1), all (C,).
 
-    ``momentum`` is the share of the new batch in the running statistics.
-    """
+class _BatchNorm(Module):
+    """What batch norm is whatever it normalizes: its parameters, its statistics and which of them it uses."""
 
-    def __init__(self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        if num_features < 1:
-            raise ValueError(f"BatchNorm2d: num_features must be at least 1, got {num_features}")
+    _forms: ClassVar[dict[int, str]]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        name = type(self).__name__
+        if require_integer(name, "num_features", num_features) < 1:
+            raise ValueError(f"{name}: num_features must be at least 1, got {num_features}")
+        require_addressable(name, (num_features,), np.float32)
+        eps = require_number(name, "eps", eps, least=0)
+        momentum = None if momentum is None else require_number(name, "momentum", momentum, least=0, most=1)
+        for flag, value in (("affine", affine), ("track_running_stats", track_running_stats)):
+            require_flag(name, flag, value)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.weight = Parameter(np.ones(num_features, np.float32))
-        self.bias = Parameter(np.zeros(num_features, np.float32))
-        self.running_mean = np.zeros(num_features, np.float32)
-        self.running_var = np.ones(num_features, np.float32)
-        self.num_batches_tracked = np.zeros((), np.int64)
+        self.affine, self.track_running_stats = affine, track_running_stats
+        self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
+        self.bias = Parameter(np.zeros(num_features, np.float32)) if affine else None
+        self.running_mean = np.zeros(num_features, np.float32) if track_running_stats else None
+        self.running_var = np.ones(num_features, np.float32) if track_running_stats else None
+        self.num_batches_tracked = np.zeros((), np.int64) if track_running_stats else None
 
     def forward(self, x: Tensor, *, plus: Tensor | None = None, relu: bool = False) -> Tensor:
-        """(N, C, H, W) -> the same shape.
+        """A batch of the class's shape -> the same shape.
 
         ``relu=True`` computes relu(bn(x) + plus) in one fused step: what follows a convolution in a residual block.
         ``plus``, the shortcut, may be absent; without ``relu`` there is nothing to fuse, so it isn't taken.
         """
         if plus is not None and not relu:
             raise ValueError(
-                "BatchNorm2d: plus is added in front of the ReLU, so it needs relu=True; else write bn(x) + y"
+                f"{type(self).__name__}: plus is added in front of the ReLU, so it needs relu=True; else write "
+                "bn(x) + y"
             )
+        if isinstance(x, Tensor) and x.ndim not in self._forms:
+            forms = " or ".join(self._forms.values())
+            raise ValueError(f"{type(self).__name__}: x must be {forms}, got shape {x.shape}")
         state = self.running_mean, self.running_var, self.weight, self.bias
-        options: dict[str, Any] = {"training": self.training, "momentum": self.momentum, "eps": self.eps}
+        own = self.training or self.running_mean is None  # without running statistics, the batch's own serve always
+        options: dict[str, Any] = {"training": own, "momentum": self._share(), "eps": self.eps}
         if relu:
             y = functional.batch_norm_relu(x, *state, plus, **options)
         else:
             y = functional.batch_norm(x, *state, **options)
-        if self.training:
+        if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked += 1
         return y
+
+    def _share(self) -> float:
+        """The share of this batch in the running statistics: without momentum, that of each batch until now."""
+        if self.momentum is not None or self.num_batches_tracked is None:
+            return 0.0 if self.momentum is None else self.momentum
+        return 1 / (int(self.num_batches_tracked) + 1)
+
+    def configuration(self) -> str:
+        """The number of channels, and the settings that aren't at their defaults."""
+        usual = {"eps": 1e-5, "momentum": 0.1, "affine": True, "track_running_stats": True}
+        special = [f", {name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
+        return f"{self.num_features}{''.join(special)}"
+
+
+class BatchNorm2d(_BatchNorm):
+    """:func:`minires.functional.batch_norm` of images (N, C, H, W).
+
+    It has a weight (1) and a bias (0), without ``affine`` neither; a running mean (0) and variance (1), all (C,), and
+    the number of batches in them, without ``track_running_stats`` none: then the batch's own statistics are used in
+    evaluation too. ``momentum`` is the share of the new batch in the running statistics; with None they are the mean
+    over all batches until now.
+    """
+
+    _forms: ClassVar[dict[int, str]] = {4: "(N, C, H, W)"}
+
+
+class BatchNorm1d(_BatchNorm):
+    """The same for (N, C) or series (N, C, L)."""
+
+    _forms: ClassVar[dict[int, str]] = {2: "(N, C)", 3: "(N, C, L)"}
 
 
 class Linear(Module):
@@ -101,11 +173,15 @@ class Linear(Module):
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *, rng: np.random.Generator, fan: Fan = "fan_in"
     ) -> None:
+        for name, value in (("in_features", in_features), ("out_features", out_features)):
+            require_integer("Linear", name, value)
+        require_flag("Linear", "bias", bias)
         if min(in_features, out_features) < 1:
             raise ValueError(
                 f"Linear: in_features and out_features must be at least 1, got {in_features}, {out_features}"
             )
         self.in_features, self.out_features = in_features, out_features
+        require_addressable("Linear", (out_features, in_features), np.float64)
         self.weight = Parameter(he_normal((out_features, in_features), rng=rng, fan=fan))
         self.bias = Parameter(np.zeros(out_features, np.float32)) if bias else None
 
@@ -113,9 +189,17 @@ class Linear(Module):
         """(N, in_features) -> (N, out_features)."""
         return functional.linear(x, self.weight, self.bias)
 
+    def configuration(self) -> str:
+        """The numbers of features, and whether the bias is missing."""
+        without = "" if self.bias is not None else ", bias=False"
+        return f"in_features={self.in_features}, out_features={self.out_features}{without}"
+
 
 class ReLU(Module):
-    """max(x, 0)."""
+    """max(x, 0). ``inplace`` is there for those who know it from PyTorch: True is refused, with the reason."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        refuse_inplace("ReLU", inplace)
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> the same."""
@@ -126,7 +210,8 @@ class Dropout(Module):
     """:func:`minires.functional.dropout`; active in training only."""
 
     def __init__(self, p: float = 0.5, *, rng: np.random.Generator) -> None:
-        self.p, self._rng = p, rng
+        self.p = require_number("Dropout", "p", p, least=0, most=1)
+        self._rng = require_generator("Dropout", rng)
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> the same."""
@@ -187,11 +272,14 @@ class AdaptiveAvgPool2d(Module):
 
 
 class Flatten(Module):
-    """All axes but the first merged into one."""
+    """The axes from ``start_dim`` to ``end_dim`` (inclusive) merged into one: by default all but the first."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, ...) -> (N, features)."""
-        return x.flatten(1)
+        return x.flatten(self.start_dim, self.end_dim)
 
 
 class Identity(Module):
@@ -200,32 +288,3 @@ class Identity(Module):
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> the same tensor."""
         return x
-
-
-class Sequential(Module):
-    """Modules one after the other, named ``0``, ``1``, ...; indexable and iterable."""
-
-    def __init__(self, *modules: Module) -> None:
-        for position, module in enumerate(modules):
-            if not isinstance(module, Module):
-                raise TypeError(f"Sequential: item {position} must be a Module, got {type(module).__name__}")
-        self._modules = list(modules)
-
-    def forward(self, x: Any) -> Any:
-        """The last module's output."""
-        for module in self._modules:
-            x = module(x)
-        return x
-
-    def named_children(self) -> Iterator[tuple[str, Module]]:
-        """(position, module) of each."""
-        return ((str(i), module) for i, module in enumerate(self._modules))
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules)
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __getitem__(self, position: int) -> Module:
-        return self._modules[position]

@@ -1,6 +1,6 @@
 """Optimizers and their schedules."""
 
-from minires.optim.schedules import MultiStepLR, ReduceLROnPlateau
+from minires.optim.schedules import CosineLR, MultiStepLR, ReduceLROnPlateau, Schedule
 from minires.optim.sgd import SGD, decay_groups
 
-__all__ = ["SGD", "MultiStepLR", "ReduceLROnPlateau", "decay_groups"]
+__all__ = ["SGD", "CosineLR", "MultiStepLR", "ReduceLROnPlateau", "Schedule", "decay_groups"]

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-from minires.tensor import Parameter
+from minires.arguments import require_flag, require_number
+from minires.tensor import Parameter, Tensor
 from minires_kernels import update
 from minires_kernels.arrays import Array, array_module, on_device
 
 Form = Literal["torch", "caffe"]
 _SHOWN = 4
 """How many groups stand in an optimizer's repr."""
+_NUMBERS = ("lr", "momentum", "weight_decay")
 
 
 class SGD:
@@ -43,12 +45,20 @@ class SGD:
             raise ValueError(f"SGD: form must be 'torch' or 'caffe', got {form!r}")
         self.form = form
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
-        items = list(parameters)
+        if not isinstance(parameters, Iterable) or isinstance(parameters, Tensor):
+            raise TypeError(
+                f"SGD: expected Parameters or groups of them, got {type(parameters).__name__}; pass a list, as "
+                "module.parameters() gives it"
+            )
+        items: list[Any] = list(parameters)
         given = items if items and isinstance(items[0], Mapping) else [{"parameters": items}]
-        self.groups: list[dict[str, Any]] = [_checked_group(group, defaults) for group in given]  # type: ignore[arg-type]
+        self.groups: list[dict[str, Any]] = [_checked_group(group, defaults) for group in given]
         every = [parameter for group in self.groups for parameter in group["parameters"]]
         if not every:
-            raise ValueError("SGD: got no parameters; pass module.parameters() or groups of them")
+            raise ValueError(
+                "SGD: got no parameters; pass module.parameters() or groups of them (a generator gives them once: "
+                "call it anew)"
+            )
         if len({id(parameter) for parameter in every}) != len(every):
             raise ValueError("SGD: a parameter appears twice; each belongs to one group, once")
         self._velocities: dict[Parameter, Array] = {}
@@ -74,9 +84,9 @@ class SGD:
 
     def _moves(self, index: int, group: Mapping[str, Any]) -> Iterator[tuple[Parameter, Array | None, tuple[Any, ...]]]:
         """(parameter, velocity, settings) of each update that ``step`` does in this group, each checked."""
-        # Python numbers: NumPy's float64 scalars would widen float32 arrays
-        settings = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
-        momentum, caffe = settings[1], self.form == "caffe"
+        checked = _checked_settings(group)  # a schedule, or somebody by hand, may have changed them
+        momentum = checked["momentum"]
+        settings = checked["lr"], momentum, checked["weight_decay"], checked["nesterov"], self.form == "caffe"
         for place, parameter in enumerate(group["parameters"]):
             if parameter.grad is None:
                 continue
@@ -88,7 +98,7 @@ class SGD:
                     f"SGD: parameter {place} of group {index} can't be moved, so none was: {misfit}; "
                     f"{_cure(parameter.data, parameter.grad, velocity)}"
                 ) from None
-            yield parameter, velocity, (*settings, group["nesterov"], caffe)
+            yield parameter, velocity, settings
 
     def _velocity(self, parameter: Parameter) -> Array:
         """Its velocity, where the parameter is and of its dtype: a net may be converted between two steps."""
@@ -112,6 +122,9 @@ class SGD:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave. Raises ValueError, before any change, when it doesn't fit."""
+        if not isinstance(state, Mapping) or not {"velocities", "groups", "form"} <= set(state):
+            given = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(f"SGD: a state has velocities, groups and form, as state_dict gives them; got {given}")
         every = [parameter for group in self.groups for parameter in group["parameters"]]
         if len(state["groups"]) != len(self.groups):
             raise ValueError(f"SGD: the state has {len(state['groups'])} groups, this optimizer {len(self.groups)}")
@@ -126,6 +139,7 @@ class SGD:
                 raise ValueError(
                     f"SGD: a group of the state has {', '.join(settings)}; of this optimizer {', '.join(own)}"
                 )
+            _checked_settings(settings)
         for position, velocity in state["velocities"].items():
             fits = 0 <= int(position) < len(every)
             if not fits or (velocity.shape, velocity.dtype) != (every[int(position)].shape, every[int(position)].dtype):
@@ -159,22 +173,41 @@ def _group_text(group: Mapping[str, Any]) -> str:
 def _cure(parameter: Array, grad: Array, velocity: Array | None) -> str:
     if velocity is not None and velocity.shape != parameter.shape:
         return "its data was replaced since the last step; make a new SGD for the net's parameters"
-    if (getattr(grad, "shape", None), getattr(grad, "dtype", None)) != (parameter.shape, parameter.dtype):
+    if (grad.shape, grad.dtype) != (parameter.shape, parameter.dtype):
         return "its gradient isn't of its data; call zero_grad(), then backward again"
     return "replace the array: parameter.data = parameter.data.copy()"
 
 
-def _checked_group(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def _checked_group(group: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(group, Mapping):
+        raise TypeError(f"SGD: expected groups, which are dictionaries, got {type(group).__name__} among them")
     unknown = set(group) - {"parameters", *defaults}
     if unknown or "parameters" not in group:
-        raise ValueError(f"SGD: a group has 'parameters' and any of {', '.join(defaults)}, got {', '.join(group)}")
-    merged = {**defaults, **group, "parameters": list(group["parameters"])}
-    for parameter in merged["parameters"]:
+        cure = "; PyTorch's 'params' is called 'parameters' here" if "params" in unknown else ""
+        raise ValueError(f"SGD: a group has 'parameters' and any of {', '.join(defaults)}, got "
+                         f"{', '.join(map(str, group))}{cure}")  # fmt: skip
+    return {**_checked_settings({**defaults, **group}), "parameters": _checked_parameters(group["parameters"])}
+
+
+def _checked_settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a group, as Python's numbers: NumPy's would widen float32 arrays."""
+    settings: dict[str, Any] = {name: require_number("SGD", name, group[name], least=0) for name in _NUMBERS}
+    require_flag("SGD", "nesterov", group["nesterov"])
+    if group["nesterov"] and not settings["momentum"]:
+        raise ValueError("SGD: nesterov needs momentum > 0")
+    return {**settings, "nesterov": bool(group["nesterov"])}
+
+
+def _checked_parameters(parameters: Any) -> list[Parameter]:
+    if not isinstance(parameters, Iterable) or isinstance(parameters, Tensor):
+        raise TypeError(f"SGD: a group's parameters are a list, got {type(parameters).__name__}; write [parameter]")
+    every = list(parameters)
+    if not every and isinstance(parameters, Iterator):
+        raise ValueError(
+            "SGD: a group's parameters come from a generator that gives none: one that was used before is empty; pass "
+            "a list, or call module.parameters() anew"
+        )
+    for parameter in every:
         if not isinstance(parameter, Parameter):
             raise TypeError(f"SGD: expected Parameters, got {type(parameter).__name__}; pass module.parameters()")
-    if min(merged["lr"], merged["momentum"], merged["weight_decay"]) < 0:
-        raise ValueError(f"SGD: lr, momentum and weight_decay must not be negative, got {merged['lr']}, "
-                         f"{merged['momentum']}, {merged['weight_decay']}")  # fmt: skip
-    if merged["nesterov"] and not merged["momentum"]:
-        raise ValueError("SGD: nesterov needs momentum > 0")
-    return merged
+    return every

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from minires.data import Loader, Split
 from minires.graph import no_grad
 from minires.inspection import record
 from minires.nn import Module
-from minires.optim import SGD, ReduceLROnPlateau
+from minires.optim import SGD, Schedule
 from minires.tensor import Tensor
 from minires.training.metrics import top_k_errors
 from minires.training.progress import Progress, Silence
@@ -24,13 +24,6 @@ from minires.training.writing import write_csv
 from minires_kernels.arrays import array_module, to_cpu
 
 Array = np.ndarray[Any, Any]
-
-
-class Schedule(Protocol):
-    """Anything with a ``step()`` that is called after each training step."""
-
-    def step(self) -> None:
-        """Count one training step."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +58,8 @@ class DivergenceError(RuntimeError):
 class Trainer:
     """Trains ``net`` with ``optimizer`` on softmax cross-entropy.
 
-    ``schedule``: stepped after each training step, or, for a ``ReduceLROnPlateau``, after each epoch with the test
-    error (the training error where there is no test split). ``log``: a new CSV file, a line per epoch, written as they
+    ``schedule``: hears of each training step, and of each epoch with its test error (the training error where there is
+    no test split): see :class:`minires.optim.Schedule`. ``log``: a new CSV file, a line per epoch, written as they
     end. ``after_epoch(epoch, is_best)`` is called at the end of each, for checkpoints; best is the lowest error so far,
     see :meth:`Epoch.judged_by`. ``progress``, see :mod:`minires.training.progress`, hears of an epoch after that.
     """
@@ -76,12 +69,18 @@ class Trainer:
         net: Module,
         optimizer: SGD,
         *,
-        schedule: Schedule | ReduceLROnPlateau | None = None,
+        schedule: Schedule | None = None,
         log: str | Path | None = None,
         progress: Progress | None = None,
         after_epoch: Callable[[Epoch, bool], None] | None = None,
     ) -> None:
-        self.net, self.optimizer, self.schedule = net, optimizer, schedule
+        if not isinstance(schedule, Schedule | None):
+            raise TypeError(
+                f"Trainer: schedule must be an optim.Schedule, got {type(schedule).__name__}; subclass it and write "
+                "after_step or after_epoch"
+            )
+        self.net, self.optimizer = net, optimizer
+        self.schedule = Schedule(optimizer) if schedule is None else schedule
         self.log = None if log is None else Path(log)
         self.progress: Progress = Silence() if progress is None else progress
         self.after_epoch = after_epoch
@@ -93,10 +92,13 @@ class Trainer:
     def fit(self, loader: Loader, epochs: int, *, test: Split | None = None) -> list[Epoch]:
         """Train for ``epochs`` epochs; returns the log. Without ``test`` its columns are NaN.
 
+        A net that is in evaluation mode as a whole is put into training mode. In any other, each module keeps its mode:
+        a batch norm that was frozen (``bn.eval()``) is so in every epoch.
+
         A second call goes on, with the same log. Raises ValueError for a loader or a test split without images and for
         a log that exists, and DivergenceError when the loss or a gradient isn't finite: it names the first node of the
-        graph that wasn't, and net and optimizer get back what they were at the end of the last good epoch (or at the
-        start).
+        graph that wasn't, and net, optimizer and schedule get back what they were at the end of the last good epoch
+        (or at the start).
         """
         if not len(loader) or (test is not None and not len(test)):
             raise ValueError("Trainer.fit: there is nothing to train on, or to test with: a split has no images")
@@ -111,14 +113,16 @@ class Trainer:
         return self.history
 
     def _fit(self, loader: Loader, epochs: int, test: Split | None) -> None:
+        start_training(self.net)
         for _ in range(epochs):
-            good = self.net.state_dict(), self.optimizer.state_dict()
+            good = self.net.state_dict(), self.optimizer.state_dict(), self.schedule.state_dict()
             try:
                 with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found, and explained better
                     epoch = self._epoch(loader, test)
             except DivergenceError:
                 self.net.load_state_dict(good[0])
                 self.optimizer.load_state_dict(good[1])
+                self.schedule.load_state_dict(good[2])
                 self.optimizer.zero_grad()
                 raise
             is_best = all(epoch.judged_by() < other.judged_by() for other in self.history)
@@ -150,7 +154,6 @@ class Trainer:
         start, number = time.perf_counter(), len(self.history) + 1
         lr = self.optimizer.groups[0]["lr"]
         loss_sum, wrong, seen = 0.0, 0, 0
-        self.net.train()
         for position, (images, labels) in enumerate(loader):
             logits, loss = self._step(images, labels)
             loss_sum += loss * len(labels)
@@ -160,8 +163,7 @@ class Trainer:
         train_error = 100 * wrong / seen
         nothing = (math.nan, math.nan, math.nan)
         test_loss, test_error, top5 = evaluate(self.net, test) if test is not None else nothing
-        if isinstance(self.schedule, ReduceLROnPlateau):
-            self.schedule.step(train_error if test is None else test_error)
+        self.schedule.after_epoch(train_error if test is None else test_error)
         seconds = time.perf_counter() - start
         return Epoch(number, lr, loss_sum / seen, train_error, test_loss, test_error, top5, seconds)
 
@@ -180,8 +182,7 @@ class Trainer:
                 problem = f"the loss is {value:.4g}, but the gradient of {name} isn't finite"
                 raise self._diverged(problem, images, labels)
         self.optimizer.step()
-        if self.schedule is not None and not isinstance(self.schedule, ReduceLROnPlateau):
-            self.schedule.step()
+        self.schedule.after_step()
         return to_cpu(logits.data), value
 
     def _diverged(self, what: str, images: Array, labels: Array) -> DivergenceError:
@@ -195,27 +196,30 @@ class Trainer:
             origin = "the same step on a tape, without fused kernels, stays finite: it was just about to overflow"
         return DivergenceError(
             f"{what}, in epoch {len(self.history) + 1}; {origin}. The net has its last good state again: train on with "
-            "a smaller learning rate, or with warm-up"
+            "a smaller learning rate (optimizer.groups[0]['lr'] = ...; a schedule goes on from there), or with warm-up"
         )
 
 
+def start_training(net: Module) -> None:
+    """Put ``net`` into training mode, unless part of it is: then somebody has chosen the modes of its modules."""
+    if not any(module.training for module in net.modules()):
+        net.train()
+
+
 def evaluate(net: Module, split: Split, *, batch_size: int = 256) -> tuple[float, float, float]:
-    """(loss, top-1 error %, top-5 error %) of ``net`` in evaluation mode on ``split``; restores the mode it was in.
+    """(loss, top-1 error %, top-5 error %) of ``net`` in evaluation mode on ``split``; restores the mode of each
+    of its modules.
 
     Raises ValueError for a split without images.
     """
     if not len(split):
         raise ValueError("evaluate: the split has no images")
-    was_training = net.training
-    net.eval()
     loss_sum, wrong, wrong5 = 0.0, 0, 0
-    try:
-        with no_grad():
-            for images, labels in Loader(split, batch_size, shuffle=False):
-                logits = net(Tensor(images))
-                loss_sum += functional.cross_entropy(logits, labels, reduction="sum").item()
-                wrong += top_k_errors(to_cpu(logits.data), labels)
-                wrong5 += top_k_errors(to_cpu(logits.data), labels, 5)
-    finally:
-        net.train(was_training)
+    with net.keep_modes(), no_grad():
+        net.eval()
+        for images, labels in Loader(split, batch_size, shuffle=False):
+            logits = net(Tensor(images))
+            loss_sum += functional.cross_entropy(logits, labels, reduction="sum").item()
+            wrong += top_k_errors(to_cpu(logits.data), labels)
+            wrong5 += top_k_errors(to_cpu(logits.data), labels, 5)
     return loss_sum / len(split), 100 * wrong / len(split), 100 * wrong5 / len(split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from minires.display import brief_fields
 from minires.nn import Module
 from minires.tensor import Tensor
 from minires.training.progress import Progress, Silence
+from minires.training.trainer import start_training
 from minires_kernels.jit import cache_folder, watch
 
 
@@ -42,11 +44,11 @@ class WarmUp:
 
 
 def warm_up(net: Module, shape: Sequence[int], batch: int, *, progress: Progress | None = None) -> WarmUp:
-    """Do two training steps of ``net`` on ``batch`` random images of ``shape`` (C, H, W), float32; put ``net`` back.
+    """Do two training steps of a copy of ``net`` on ``batch`` random images of ``shape`` (C, H, W), float32.
 
-    Which kernels a step needs depends on the shapes, the batch's size among them. Parameters, state and mode are as
-    before; gradients are forgotten. ``progress`` hears of the three parts of the first step as of three batches.
-    Raises ValueError for a batch or a shape that is empty.
+    Which kernels a step needs depends on the shapes, the batch's size among them. ``net`` itself stays as it is; the
+    copy trains in the modes in which a Trainer would. ``progress`` hears of the three parts of the first step as of
+    three batches. Raises ValueError for a batch or a shape that is empty.
     """
     if batch < 1 or len(shape) != 3 or min(shape) < 1:
         raise ValueError(
@@ -59,17 +61,12 @@ def warm_up(net: Module, shape: Sequence[int], batch: int, *, progress: Progress
         ready[compiled].append(name)
 
     images = Tensor(np.random.default_rng(0).standard_normal((batch, *shape), np.float32))
-    before, was_training = net.state_dict(), net.training
-    net.train()
-    sgd = optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
-    try:
-        with watch(tell):
-            seconds = _step(net, sgd, images, shown)
-            step_seconds = _step(net, sgd, images, Silence())
-    finally:
-        net.load_state_dict(before)
-        net.zero_grad()
-        net.train(was_training)
+    twin = copy.deepcopy(net)  # its parameters, statistics, modes and generators may change
+    start_training(twin)
+    sgd = optim.SGD(twin.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
+    with watch(tell):
+        seconds = _step(twin, sgd, images, shown)
+        step_seconds = _step(twin, sgd, images, Silence())
     return WarmUp(seconds, step_seconds, tuple(ready[True]), tuple(ready[False]))
 
 

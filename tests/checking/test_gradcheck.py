@@ -151,6 +151,28 @@ def test_parameters_of_a_module_are_checked_and_everything_is_put_back():
     assert rng.bit_generator.state == state
 
 
+def test_state_and_generators_in_containers_are_converted_reset_and_put_back():
+    class Noisy(nn.Module):
+        def __init__(self):
+            self.parts = [{"rng": np.random.default_rng(0), "calls": np.zeros(1, np.float32)}]
+            self.scales = [minires.Parameter(np.ones(3, np.float32))]
+
+        def forward(self, x):
+            self.parts[0]["calls"] += 1
+            noise = minires.Tensor(self.parts[0]["rng"].standard_normal(3))
+            return x * self.scales[0] * noise * minires.Tensor(self.parts[0]["calls"].copy())
+
+    module = Noisy()
+    parts, calls, state = module.parts, module.parts[0]["calls"], module.parts[0]["rng"].bit_generator.state
+    report = minires.gradcheck(module, normal(2, 3))
+    assert report
+    assert [c.name for c in report.comparisons] == ["x", "scales.0"]
+    assert module.parts is parts
+    assert parts[0]["calls"] is calls
+    assert calls == 0
+    assert parts[0]["rng"].bit_generator.state == state
+
+
 @pytest.mark.parametrize("kind", [list, lambda items: {"scale": items[0]}])
 def test_parameters_of_a_closure_are_checked(kind):
     scale = minires.Parameter(np.ones(3, np.float32))

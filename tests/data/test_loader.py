@@ -52,18 +52,46 @@ def test_each_epoch_has_another_order_and_the_same_seed_the_same_orders():
     assert [labels_of(twin), labels_of(twin)] == [first, second]
 
 
-@pytest.mark.parametrize("kind", ["PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"])
-def test_the_state_survives_json_and_brings_back_the_next_epochs(kind):
-    def rng(seed):
-        return np.random.Generator(getattr(np.random, kind)(seed))
+KINDS = [np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64]
 
-    loader = Loader(numbered(9), 3, rng=rng(7))
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_state_survives_json_and_brings_back_the_next_epochs(kind):
+    loader = Loader(numbered(9), 3, rng=np.random.Generator(kind(7)))
     labels_of(loader)
+    loader.rng.integers(5, dtype=np.int32)  # leaves half of a drawn number behind, which belongs to the state
     state = json.loads(json.dumps(loader.state_dict()))
     expected = [labels_of(loader), labels_of(loader)]
-    other = Loader(numbered(9), 3, rng=rng(99))
+    other = Loader(numbered(9), 3, rng=np.random.Generator(kind(99)))
     other.load_state_dict(state)
     assert [labels_of(other), labels_of(other)] == expected
+    other.load_state_dict({"rng": np.random.Generator(kind(7)).bit_generator.state})  # with arrays, as NumPy gives it
+    assert labels_of(other) == labels_of(Loader(numbered(9), 3, rng=np.random.Generator(kind(7))))
+
+
+def damaged(state, change):
+    """``state`` with one entry changed, the innermost of the first that has any."""
+    if not isinstance(state, dict):
+        return change(state)
+    name = "state" if "state" in state else next(iter(state))
+    return {**state, name: damaged(state[name], change)}
+
+
+@pytest.mark.parametrize("change", [lambda _: "text", lambda _: [1, 2], lambda _: [[-1]], lambda _: None])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_state_is_refused_and_the_generator_stays(kind, change):
+    loader = Loader(numbered(9), 3, rng=np.random.Generator(kind(7)))
+    before = json.dumps(loader.state_dict())
+    with pytest.raises(ValueError, match=f"Loader: the state of {kind.__name__} is damaged"):
+        loader.load_state_dict(damaged(loader.state_dict(), change))
+    assert json.dumps(loader.state_dict()) == before
+
+
+@pytest.mark.parametrize("state", [None, {}, [1], {"rng": 3}, {"rng": {}}])
+def test_what_is_no_state_is_refused(state):
+    loader = Loader(numbered(9), 3, rng=np.random.default_rng(7))
+    with pytest.raises(ValueError, match=r"Loader: (a state has an entry rng|the state is of generator)"):
+        loader.load_state_dict(state)
 
 
 def test_a_state_of_another_generator_is_refused():

@@ -189,6 +189,24 @@ def test_accepts_any_strides(implementation, case, layout):
     assert_near(results, case.expected("float32"), tolerance(case, implementation, "float32"), names(case))
 
 
+def in_records(x):
+    """x as a field of records whose other field takes one byte: neither aligned nor contiguous."""
+    records = np.zeros(x.shape, [("mark", np.int8), ("x", x.dtype)])
+    records["x"] = x
+    return records["x"]
+
+
+@every_kernel
+def test_accepts_arrays_that_are_not_aligned(family, implementation, kernel):
+    case = CASES[family, kernel][1]
+    arguments = [
+        in_records(argument) if isinstance(argument, np.ndarray) and argument.ndim else argument
+        for argument in case.arguments("float32")
+    ]
+    results = run(case, implementation, frozen(arguments))
+    assert_near(results, case.expected("float32"), tolerance(case, implementation, "float32"), names(case))
+
+
 @calls([row for row in CALLS if row[1].family != "update"])  # update's results are its arguments
 def test_results_share_memory_with_nothing(implementation, case):
     arguments = case.arguments("float32")

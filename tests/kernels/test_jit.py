@@ -8,13 +8,14 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
 import pytest
 
 import minires_kernels
-from minires_kernels import environment, jit
+from minires_kernels import environment, jit, private
 
 numba = pytest.importorskip("numba", reason="about compiling")
 
@@ -176,7 +177,7 @@ def test_a_folder_that_cannot_be_written_is_replaced_by_another(run, tmp_path):
     (tmp_path / "file").write_text("")
     results, _, (warning,) = run(tmp_path / "file" / "folder")
     assert results == RIGHT
-    assert f"NUMBA_CACHE_DIR='{tmp_path}/file/folder' can't be written" in warning
+    assert f"NUMBA_CACHE_DIR='{tmp_path}/file/folder' can't be used" in warning
     assert f"kept in {PACKAGE / '__pycache__'} instead; set it to" in warning
     kept = list((PACKAGE / "__pycache__").glob("script.double-*.kernel"))
     assert len(kept) == 2
@@ -194,8 +195,10 @@ def test_without_any_folder_each_process_compiles_with_one_warning(monkeypatch, 
     (tmp_path / "__pycache__").write_text("")
     monkeypatch.setattr(jit, "PACKAGE", tmp_path)
     monkeypatch.setattr(jit, "_user_folder", lambda: tmp_path / "__pycache__")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "__pycache__"))
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setattr(jit, "cache_folder", jit.cache_folder.__wrapped__)
+    monkeypatch.setattr(environment, "_causes", set())
     compiled = []
     with jit.watch(lambda name, is_new: compiled.append(is_new)):
         functions = [jit.njit(lambda x: x + 1) for _ in range(2)]
@@ -205,6 +208,64 @@ def test_without_any_folder_each_process_compiles_with_one_warning(monkeypatch, 
     assert warning.category is RuntimeWarning
     assert "can't be kept" in str(warning.message)
     assert "set NUMBA_CACHE_DIR to a folder that can be written" in str(warning.message)
+
+
+@pytest.mark.parametrize("exposed", ["the wanted folder", "a folder above it"])
+def test_a_folder_that_others_may_write_gives_way_to_another_with_one_warning(run, tmp_path, monkeypatch, exposed):
+    """What somebody else has put there isn't run."""
+    monkeypatch.setattr(jit, "PACKAGE", tmp_path / "package")
+    run()
+    folder = jit.cache_folder() if exposed == "the wanted folder" else tmp_path / "cache"
+    folder.chmod(0o777)
+    results, ready, (warning,) = run()
+    assert (results, ready) == (RIGHT, COMPILED)
+    assert f"NUMBA_CACHE_DIR='{tmp_path}/cache' can't be used ({tmp_path}/cache" in warning
+    assert f"others may write in {folder}; chmod go-w {folder}" in warning
+    assert f"kept in {tmp_path}/package/__pycache__ instead; set it to a folder that can be written, by you" in warning
+
+
+def test_kernels_of_another_user_are_not_run(run, monkeypatch):
+    """His folder, in a place for all, under the name that we are about to use: he has computed the checksums himself."""
+    run()
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    monkeypatch.setattr(private, "read_bytes", lambda path: pytest.fail(f"{path} is read"))
+    results, ready, (warning,) = run()
+    assert (results, ready) == (RIGHT, COMPILED)
+    assert "belongs to another user" in warning
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+def test_files_of_another_user_in_our_folder_are_not_run(run):
+    run()
+    for file in run.files():
+        os.chown(file, 4321, 4321)
+    results, ready, (warning,) = run()
+    assert (results, ready) == (RIGHT, COMPILED)
+    assert "belongs to another user; they are compiled again" in warning
+    assert run() == (RIGHT, LOADED, [])
+
+
+def test_a_package_whose_folder_others_may_write_does_not_keep_kernels_there(run, monkeypatch, tmp_path):
+    (tmp_path / "package" / "__pycache__").mkdir(parents=True)
+    (tmp_path / "package" / "__pycache__").chmod(0o777)
+    monkeypatch.setattr(jit, "PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(jit, "_user_folder", lambda: tmp_path / "user")
+    results, ready, (warning,) = run("")
+    assert (results, ready) == (RIGHT, COMPILED)
+    assert "can't be kept where others could exchange them" in warning
+    assert f"chmod go-w {tmp_path}/package/__pycache__" in warning
+    assert jit.cache_folder().parent == tmp_path / "user"
+
+
+def test_without_a_home_kernels_are_kept_among_the_temporary_files_of_this_user(run, monkeypatch, tmp_path):
+    (tmp_path / "package").write_text("")
+    monkeypatch.setattr(jit, "PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(jit, "_user_folder", lambda: None)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    assert run("") == (RIGHT, COMPILED, [])
+    assert jit.cache_folder().parent == tmp_path / "temporary"
+    assert jit.cache_folder().stat().st_mode & 0o777 == 0o700
+    assert run("") == (RIGHT, LOADED, [])
 
 
 def test_what_a_function_encloses_is_no_part_of_its_source_so_it_is_not_kept():
@@ -224,6 +285,15 @@ def test_a_folder_for_the_user_is_an_absolute_one(monkeypatch):
     assert jit._user_folder() == Path("/home/somebody/.cache")
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert jit._user_folder() == Path("/somewhere")
+
+
+def test_who_has_no_home_has_no_folder_rather_than_a_relative_one(monkeypatch):
+    """Whoever owns the working directory would decide what lies in a relative one."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for home in ("relative", "~"):
+        monkeypatch.setenv("HOME", home)
+        assert jit._user_folder() is None
 
 
 def test_the_fingerprint_of_a_file_covers_what_it_imports_from_the_package(monkeypatch, tmp_path):
@@ -271,18 +341,11 @@ def test_every_compiled_kernel_comes_through_this_door():
             assert not (isinstance(node, ast.Attribute) and ast.unparse(node) == "numba.njit"), path
 
 
-ENTRIES = {f"{module}{name}" for module in ("", "simd.") for name in ("for_each", "for_each_worker")}
-
-
-def test_whatever_enters_threads_says_so_and_gets_a_lock_where_they_need_one():
-    entering = []
+def test_no_kernel_of_ours_uses_threads_that_hold_others_up():
+    """Nor any that a child made by fork can't enter: Numba's, which a prange does."""
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
-            if is_compiled(node) and any(ast.unparse(each) in ENTRIES for each in ast.walk(node)):
-                decorator = ast.unparse(node.decorator_list[0])
-                assert "THREADED" in decorator or "threaded=True" in decorator, node.name
-                entering.append(node.name)
-    assert {"backward", "in_parallel", "interleave", "step"} <= set(entering)
+            assert not is_compiled(node) or "parallel" not in ast.unparse(node.decorator_list[0]), node.name
 
 
 def test_no_compiled_kernel_calls_blas_whose_threads_would_nest_in_ours():

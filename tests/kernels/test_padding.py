@@ -6,13 +6,12 @@ image, what is to be packed may have less room than the zeros.
 
 from itertools import product
 
-import numpy as np
 import pytest
 
-from minires_kernels import available, convolution, patches, using
 from minires_kernels.window import Window
 from tests import oracles
 from tests.kernels.cases import convolved
+from tests.kernels.test_contract import assert_near, call, every_implementation_of
 
 # Along one axis: pixels, and size, stride, padding and dilation of the window
 AXES = {
@@ -36,29 +35,27 @@ def geometry(down, across):
 
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize(("down", "across"), PAIRS)
-@pytest.mark.parametrize("implementation", available("convolution", "cpu"))
+@every_implementation_of("convolution")
 def test_convolutions(implementation, down, across, groups, rng):
     (H, W), window = geometry(down, across)
     x, weight = rng.normal(size=(2, 4, H, W)), rng.normal(size=(6, 4 // groups, *window.size))
     grad_output = rng.normal(size=(2, 6, *window.output_size(H, W)))
-    with using(implementation):
-        results = (
-            convolution.forward(x, weight, window, groups),
-            convolution.grad_input(grad_output, weight, x.shape, window, groups),
-            convolution.grad_weight(grad_output, x, window, groups),
-        )
-    for result, expected in zip(results, convolved(x, weight, grad_output, window, groups), strict=True):
-        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12)
+    calls = (
+        ("forward", x, weight, window, groups),
+        ("grad_input", grad_output, weight, x.shape, window, groups),
+        ("grad_weight", grad_output, x, window, groups),
+    )
+    for arguments, expected in zip(calls, convolved(x, weight, grad_output, window, groups), strict=True):
+        assert_near(call("convolution", implementation, *arguments), (expected,), 1e-12)
 
 
 @pytest.mark.parametrize(("down", "across"), PAIRS)
-@pytest.mark.parametrize("implementation", available("patches", "cpu"))
+@every_implementation_of("patches")
 def test_patches(implementation, down, across, rng):
     (H, W), window = geometry(down, across)
     x, options = rng.normal(size=(2, 3, H, W)), (window.size, window.stride, window.padding, window.dilation)
-    expected = oracles.im2col(x, *options)
-    columns = rng.normal(size=expected.shape)
-    with using(implementation):
-        np.testing.assert_array_equal(patches.im2col(x, window), expected)
-        image = patches.col2im(columns, x.shape, window)
-    np.testing.assert_allclose(image, oracles.col2im(columns, x.shape, *options), rtol=0, atol=1e-12)
+    columns = oracles.im2col(x, *options)
+    assert_near(call("patches", implementation, "im2col", x, window), (columns,), 0)
+    upstream = rng.normal(size=columns.shape)
+    image = oracles.col2im(upstream, x.shape, *options)
+    assert_near(call("patches", implementation, "col2im", upstream, x.shape, window), (image,), 1e-12)

@@ -89,6 +89,16 @@ def test_using_is_undone_by_an_exception():
     assert forced() is None
 
 
+def test_a_generator_function_that_using_decorates_runs_under_it_and_its_caller_does_not():
+    @using("reference")
+    def generator():
+        yield forced()
+        yield forced()
+
+    running = generator()
+    assert [next(running), forced(), next(running), forced()] == ["reference", None, "reference", None]
+
+
 def test_using_does_not_reach_other_threads():
     seen = []
     with using("reference"):

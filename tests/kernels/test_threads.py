@@ -8,6 +8,7 @@ from numba.core.errors import TypingError
 
 from minires_kernels import simd
 from minires_kernels.jit import njit as kept_njit
+from minires_kernels.simd import pool, threads
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -22,7 +23,7 @@ def add_number(x, forbidden, i):
     x[i] += i + 1
 
 
-@kept_njit(cache=False, threaded=True)
+@kept_njit(cache=False)
 def add_numbers(x, forbidden):
     simd.for_each(add_number, x.size, (x, forbidden))
 
@@ -82,6 +83,23 @@ def test_in_parallel_runs_every_part_once(kind, parts):
     assert set(workers) <= set(range(numba.get_num_threads()))
 
 
+@pytest.mark.parametrize("few", [True, False])
+def test_in_parallel_wakes_nobody_for_few_numbers(kind, few):
+    size = threads.FEW if few else threads.FEW + 1
+    scan, x, nothing = np.full(1, 3), np.zeros(size, kind.dtype), np.empty(0, kind.dtype)
+    program = simd.address(mark, kind, 0, 0, 0, scan, scan, x, x, x, x)
+    before = pool.WORDS[pool.DOOR] >> 16
+    simd.in_parallel(program, 4, scan, scan, x, nothing, nothing, nothing)
+    assert (x[:4] == 1).all()
+    shared = numba.get_num_threads() > 1 and not few
+    assert (pool.WORDS[pool.DOOR] >> 16) - before == shared, "the number of jobs"
+
+
+@njit
+def mark(kind, part, parts, worker, scan, phases, first, second, third, fourth):
+    first[part] += 1
+
+
 usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
 
 
@@ -95,7 +113,7 @@ def wait_for_the_others(done, limit, worker, i):
     done[i] = worker
 
 
-@kept_njit(cache=False, threaded=True)
+@kept_njit(cache=False)
 def wait_once(done, limit):
     simd.for_each_worker(wait_for_the_others, done.size, (done, limit))
 

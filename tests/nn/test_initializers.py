@@ -99,9 +99,39 @@ def test_he_keeps_the_signal_through_relu_layers_and_xavier_halves_it():
     assert 0.3 < signal[init.xavier_normal] * 2**20 < 3
 
 
+@pytest.mark.parametrize("draw", [init.he_normal, init.he_uniform, init.xavier_normal, init.xavier_uniform])
+@pytest.mark.parametrize("rng", [0, None, np.random])
+def test_a_seed_is_no_generator(draw, rng):
+    with pytest.raises(TypeError, match=r"initializers: rng must be a numpy\.random\.Generator, got .*; .*makes one"):
+        draw((3, 3), rng=rng)
+
+
 def test_refuses():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="initializers: fan must be 'fan_in' or 'fan_out', got 'both'"):
         init.he_normal((3, 3), rng=rng, fan="both")
     with pytest.raises(ValueError, match=r"a weight has at least two axes \(out, in, ...\), got shape \(3,\)"):
         init.xavier_uniform((3,), rng=rng)
+
+
+@pytest.mark.parametrize(
+    ("shape", "error", "message"),
+    [
+        (3, TypeError, r"fans: the shape of a weight must be a tuple \(out, in, \.\.\.\), got 3"),
+        ("same", TypeError, "must be a tuple"),
+        ((1, "a"), TypeError, "fans: each length of the shape must be an integer, got 'a'"),
+        ((1, 2.0), TypeError, "must be an integer, got 2.0"),
+        ((-1, 2), ValueError, r"at least two axes \(out, in, \.\.\.\) of 0 or more, got \(-1, 2\)"),
+        ((2**40, 2**40), ValueError, "more than a process can address"),
+    ],
+)
+@pytest.mark.parametrize("draw", [init.he_normal, init.he_uniform, init.xavier_normal, init.xavier_uniform])
+def test_a_shape_that_is_none_is_refused(draw, shape, error, message):
+    with pytest.raises(error, match=message):
+        draw(shape, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("draw", [init.he_normal, init.he_uniform, init.xavier_normal, init.xavier_uniform])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (4, 3, 0, 3)])
+def test_a_weight_of_no_elements_is_one(draw, shape):
+    assert draw(shape, rng=np.random.default_rng(0)).shape == shape

@@ -79,6 +79,15 @@ def test_calling_a_module_calls_forward():
     assert Tree()(x).data.tolist() == [0.0, 2.0]
 
 
+def test_a_module_without_a_forward_says_so():
+    class Misspelt(nn.Module):
+        def foward(self, x):
+            return x
+
+    with pytest.raises(TypeError, match=r"Misspelt can't be called: it has no forward; write def forward\(self, x\)"):
+        Misspelt()(1)
+
+
 # ---- modes ---------------------------------------------------------------------------------------
 
 
@@ -90,6 +99,40 @@ def test_train_and_eval_reach_the_whole_tree():
     assert tree.train() is tree
     assert all(module.training for module in tree.modules())
     assert Leaf().training, "another instance is not affected"
+
+
+def test_train_goes_through_the_own_train_of_each_child():
+    class Frozen(Leaf):
+        def train(self, training=True):
+            return super().train(False)
+
+    net = nn.Sequential(nn.Sequential(Frozen()), Leaf())
+    net.train()
+    assert [module.training for module in net.modules()] == [True, True, False, True]
+
+
+@pytest.mark.parametrize("mode", ["no", 1, None])
+def test_a_mode_is_true_or_false(mode):
+    with pytest.raises(TypeError, match=r"train: expected True or False, got .*; train\(False\) is evaluation mode"):
+        Tree().train(mode)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_keep_modes_brings_back_the_own_mode_of_each_module(fails):
+    tree = Tree()
+    tree.trunk.eval()
+    tree.branches[1].eval()
+    before = [module.training for module in tree.modules()]
+    try:
+        with tree.keep_modes() as kept:
+            assert kept is tree
+            tree.eval()
+            assert not any(module.training for module in tree.modules())
+            if fails:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    assert [module.training for module in tree.modules()] == before == [True, False, True, False, True]
 
 
 def test_zero_grad_forgets_all_gradients():
@@ -107,6 +150,14 @@ def test_astype_converts_parameters_and_floating_point_state_and_nothing_else():
     assert tree.trunk.weight is parameter
     assert parameter.dtype == tree.trunk.mean.dtype == np.float64
     assert tree.trunk.count.dtype == np.int64
+
+
+@pytest.mark.parametrize("dtype", [np.int32, bool, np.float16, "longdouble", "text"])
+def test_weights_do_not_become_integers_or_what_no_kernel_computes_with(dtype):
+    tree = Tree()
+    with pytest.raises(TypeError, match="astype: "):
+        tree.astype(dtype)
+    assert tree.trunk.weight.dtype == np.float32
 
 
 def test_to_keeps_arrays_on_the_cpu_and_refuses_unknown_devices():
@@ -231,7 +282,41 @@ def test_a_value_that_is_no_numbers_is_refused_and_nothing_is_written():
     tree = Tree()
     state = ones_like(tree)
     state["trunk.mean"] = ["a", "b"]
-    unchanged_after_failure(tree, state, r"not numbers: trunk\.mean")
+    unchanged_after_failure(tree, state, r"not numbers: trunk\.mean \(list\)")
+
+
+def test_fractions_do_not_become_integers_and_nothing_is_written():
+    tree = Tree()
+    for count in (2.5, np.nan, np.inf):
+        state = {**ones_like(tree), "trunk.count": np.array(count)}
+        unchanged_after_failure(tree, state, r"not whole numbers: trunk\.count: float64 into int64")
+    tree.load_state_dict({**tree.state_dict(), "trunk.count": np.array(3.0), "last": np.ones(1, np.float64)})
+    assert tree.trunk.count == 3
+    assert tree.last.dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [[[1], [2, 3]], Tensor, object(), np.array(["a"]), None, 1j])
+def test_whatever_is_no_array_of_numbers_is_refused(value):
+    tree = Tree()
+    unchanged_after_failure(tree, {**ones_like(tree), "last": value}, r"not numbers: last \(.*\)")
+
+
+def test_tensors_are_taken_as_their_arrays():
+    tree, other = Tree(), Tree()
+    tree.last.data[...] = 9
+    other.load_state_dict(dict(tree.named_parameters()), strict=False)
+    assert other.last.data.tolist() == [9]
+
+
+@pytest.mark.parametrize("state", ["best.safetensors", None, [1, 2], Tree()], ids=str)
+def test_a_state_is_a_dictionary(state):
+    with pytest.raises(TypeError, match=r"load_state_dict: expected a dictionary as state_dict gives it, got "):
+        Tree().load_state_dict(state)
+
+
+def test_names_that_are_no_strings_are_listed_like_others():
+    tree = Tree()
+    unchanged_after_failure(tree, {**ones_like(tree), 3: np.ones(1)}, r"unexpected: 3")
 
 
 def test_all_problems_are_told_at_once():
@@ -261,14 +346,67 @@ def test_repr_shows_the_tree_and_the_settings():
     )
     assert repr(net) == (
         "Sequential(\n"
-        "  (0): Conv2d(in_channels=3, out_channels=8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), "
-        "dilation=(1, 1), groups=1)\n"
+        "  (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)\n"
         "  (1): Sequential(\n"
         "    (0): ReLU()\n"
         "  )\n"
         "  (2): Dropout(p=0.5)\n"
         ")"
     )
+
+
+def test_repr_says_equal_neighbours_once():
+    tree = Tree()
+    tree.branches = [Leaf(1), Leaf(1), Leaf(1), Leaf(2)]
+    assert repr(tree) == (
+        "Tree(\n"
+        "  (trunk): Leaf(size=2, name='leaf')\n"
+        "  (branches.0-2): 3 x Leaf(size=1, name='leaf')\n"
+        "  (branches.3): Leaf(size=2, name='leaf')\n"
+        "  (pair.0): Leaf(size=1, name='leaf')\n"
+        ")"
+    )
+
+
+def test_repr_keeps_the_lists_of_a_dictionary_apart():
+    tree = Tree()
+    tree.trunk, tree.branches, tree.pair = None, {"a": [Leaf(1), Leaf(1)], "b": [Leaf(1)], "c": Leaf(1)}, None
+    lines = repr(tree).splitlines()[1:-1]
+    assert [line.split(":")[0] for line in lines] == ["  (branches.a.0-1)", "  (branches.b.0)", "  (branches.c)"]
+
+
+def test_repr_of_two_equal_attributes_has_both_names():
+    tree = Tree()
+    tree.branches, tree.pair, tree.twin = [], None, tree.trunk
+    assert repr(tree) == "Tree(\n  (trunk): Leaf(size=2, name='leaf')\n  (twin): Leaf(size=2, name='leaf')\n)"
+
+
+def test_the_html_is_a_tree_that_opens_with_the_parameters_of_each_part():
+    tree = Tree()
+    tree.trunk.name = "<b>"
+    page = tree._repr_html_()
+    assert page.count("<details") == page.count("</details>") == 1
+    assert "Tree() <small>9 parameters</small>" in page
+    assert "(trunk): Leaf(size=2, name=&#x27;&lt;b&gt;&#x27;) <small>2 parameters</small>" in page
+    net = nn.Sequential(nn.Sequential(nn.ReLU(), nn.ReLU()))
+    assert "(0-1): 2 x ReLU()" in net._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (lambda r: nn.Conv2d(4, 8, (3, 1), 2, "same", 2, 2, rng=r),
+         "Conv2d(4, 8, kernel_size=(3, 1), stride=(2, 2), padding='same', dilation=(2, 2), groups=2)"),
+        (lambda r: nn.Linear(2, 3, rng=r), "Linear(in_features=2, out_features=3)"),
+        (lambda r: nn.Linear(2, 3, False, rng=r), "Linear(in_features=2, out_features=3, bias=False)"),
+        (lambda r: nn.BatchNorm2d(4), "BatchNorm2d(4)"),
+        (lambda r: nn.BatchNorm1d(4, 1e-3, None, False, False),
+         "BatchNorm1d(4, eps=0.001, momentum=None, affine=False, track_running_stats=False)"),
+        (lambda r: nn.Flatten(), "Flatten(start_dim=1, end_dim=-1)"),
+    ],
+)  # fmt: skip
+def test_repr_of_a_layer_is_one_line(layer, text):
+    assert repr(layer(np.random.default_rng(0))) == text
 
 
 def test_repr_does_not_change_with_the_mode():

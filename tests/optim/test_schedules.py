@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from minires import Parameter
-from minires.optim import SGD, MultiStepLR, ReduceLROnPlateau
+from minires import Parameter, Tensor, nn
+from minires.optim import SGD, CosineLR, MultiStepLR, ReduceLROnPlateau, Schedule
 
 
 def optimizer(*rates):
@@ -66,14 +68,203 @@ def test_the_rate_reaches_the_update():
         ((3, 2), {}, r"milestones must be increasing positive steps, got \[3, 2\]"),
         ((2, 2), {}, r"milestones must be increasing positive steps, got \[2, 2\]"),
         ((0, 2), {}, r"milestones must be increasing positive steps, got \[0, 2\]"),
-        ((1,), {"factor": 0.0}, "factor and warmup_lr must be > 0, warmup_steps >= 0, got 0.0"),
-        ((1,), {"warmup_lr": -0.1}, "factor and warmup_lr must be > 0"),
-        ((1,), {"warmup_steps": -1}, "factor and warmup_lr must be > 0"),
+        ((1,), {"factor": 0.0}, "factor must be > 0, got 0.0"),
+        ((1,), {"factor": np.nan}, "factor must be > 0, got nan"),
+        ((1,), {"warmup_lr": -0.1}, "warmup_lr must be > 0 and warmup_steps >= 0, got -0.1, 0"),
+        ((1,), {"warmup_lr": np.inf}, "warmup_lr must be > 0"),
+        ((1,), {"warmup_steps": -1}, "warmup_lr must be > 0 and warmup_steps >= 0, got 0.01, -1"),
     ],
 )
 def test_multi_step_refuses(milestones, options, message):
     with pytest.raises(ValueError, match=f"MultiStepLR: {message}"):
         MultiStepLR(optimizer(), milestones, **options)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: MultiStepLR(optimizer(), [10.0]), "MultiStepLR: a milestone must be an integer, got 10.0"),
+        (lambda: MultiStepLR(optimizer(), 10), "MultiStepLR: milestones must be a list of steps, got 10"),
+        (lambda: MultiStepLR(optimizer(), [1], factor=None), "MultiStepLR: factor must be a number, got None"),
+        (lambda: MultiStepLR(optimizer(), [1], warmup_lr=Tensor([0.1])), "warmup_lr must be a number, got a Tensor"),
+        (lambda: MultiStepLR(optimizer(), [1], warmup_steps=1.5), "warmup_steps must be an integer, got 1.5"),
+        (lambda: MultiStepLR(nn.Identity(), [1]), "MultiStepLR: expected an optimizer, got Identity"),
+        (lambda: CosineLR(optimizer(), 10.0), "CosineLR: total_steps must be an integer, got 10.0"),
+        (lambda: CosineLR(optimizer(), 10, least=None), "CosineLR: least must be a number, got None"),
+        (lambda: ReduceLROnPlateau(optimizer(), factor=None), "factor must be a number, got None"),
+        (lambda: ReduceLROnPlateau(optimizer(), patience=1.5), "patience must be an integer, got 1.5"),
+        (lambda: ReduceLROnPlateau(optimizer()).step(None), "the error must be a number, got None"),
+        (lambda: ReduceLROnPlateau(optimizer()).step(Tensor(1.0)), r"got a Tensor .*; use \.item\(\)"),
+    ],
+)
+def test_schedules_refuse_other_types(build, message):
+    with pytest.raises(TypeError, match=message):
+        build()
+
+
+def test_groups_keep_their_proportion_in_the_warm_up_too():
+    groups = optimizer(0.1, 0.001, 0.0)
+    schedule = MultiStepLR(groups, (3,), warmup_steps=1, warmup_lr=0.01)
+    assert [group["lr"] for group in groups.groups] == pytest.approx([0.01, 0.0001, 0.0])
+    schedule.step()
+    assert [group["lr"] for group in groups.groups] == [0.1, 0.001, 0.0]
+
+
+# ---- a rate set by hand --------------------------------------------------------------------------
+
+
+def test_a_rate_set_by_hand_holds_and_the_schedule_goes_on_from_it():
+    groups = optimizer(0.1, 0.1)
+    schedule = MultiStepLR(groups, (4, 6))
+    seen = []
+    for step in range(8):
+        if step == 2:
+            groups.groups[0]["lr"] = 0.01
+        seen.append([group["lr"] for group in groups.groups])
+        schedule.step()
+    assert np.array(seen) == pytest.approx(
+        np.transpose([[0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001], [0.1] * 4 + [0.01] * 2 + [0.001] * 2])
+    )
+
+
+def test_a_rate_set_by_hand_in_the_warm_up_scales_all_that_follows():
+    groups = optimizer(0.1)
+    schedule = MultiStepLR(groups, (4,), warmup_steps=2, warmup_lr=0.01)
+    groups.groups[0]["lr"] = 0.005
+    assert rates_at(schedule, [0, 1, 2, 3, 4]) == pytest.approx({0: 0.005, 1: 0.005, 2: 0.05, 3: 0.05, 4: 0.005})
+
+
+def test_a_rate_set_by_hand_scales_the_rest_of_the_cosine_and_stays_after_its_end():
+    plain, scaled = CosineLR(optimizer(0.1), 10), CosineLR(optimizer(0.1), 10)
+    for _ in range(4):
+        plain.step()
+        scaled.step()
+    scaled.optimizer.groups[0]["lr"] /= 2
+    for _ in range(5):
+        plain.step()
+        scaled.step()
+        assert scaled.optimizer.groups[0]["lr"] == pytest.approx(plain.optimizer.groups[0]["lr"] / 2)
+    scaled.step()
+    assert scaled.optimizer.groups[0]["lr"] == 0
+    scaled.optimizer.groups[0]["lr"] = 0.3
+    scaled.step()
+    assert scaled.optimizer.groups[0]["lr"] == 0.3
+
+
+def test_a_group_that_comes_later_is_refused():
+    groups = optimizer(0.1)
+    schedule = MultiStepLR(groups, (1,))
+    groups.groups.append(dict(groups.groups[0]))
+    with pytest.raises(ValueError, match="MultiStepLR: the optimizer has 2 groups, and had 1 when the schedule was"):
+        schedule.step()
+
+
+# ---- cosine --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("least", "warmup"), [(0.0, 0), (0.1, 0), (0.0, 3), (0.25, 4)])
+def test_the_cosine_is_equation_5(least, warmup):
+    groups = optimizer(0.2, 0.04)
+    schedule = CosineLR(groups, 12, least=least, warmup_steps=warmup, warmup_lr=0.01)
+    for step in range(20):
+        t = min(step - warmup, 12 - warmup)
+        expected = least * 0.2 + 0.5 * (0.2 - least * 0.2) * (1 + np.cos(np.pi * t / (12 - warmup)))
+        expected = 0.01 if step < warmup else expected
+        assert groups.groups[0]["lr"] == pytest.approx(expected, rel=1e-12, abs=1e-17)
+        assert groups.groups[1]["lr"] == pytest.approx(expected / 5, rel=1e-12, abs=1e-17)
+        schedule.step()
+
+
+@pytest.mark.witness
+def test_the_cosine_is_torch_s():
+    torch = pytest.importorskip("torch")
+    theirs = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    their_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, 50, eta_min=0.01)
+    schedule = CosineLR(optimizer(0.1), 50, least=0.1)
+    for _ in range(51):
+        assert schedule.optimizer.groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-9)
+        schedule.step()
+        theirs.step()
+        their_schedule.step()
+
+
+@pytest.mark.parametrize(("total", "options"), [(0, {}), (-3, {}), (5, {"warmup_steps": 5})])
+def test_a_cosine_needs_steps(total, options):
+    with pytest.raises(ValueError, match="CosineLR: total_steps must be positive and above warmup_steps, got"):
+        CosineLR(optimizer(), total, **options)
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.1, np.nan])
+def test_a_cosine_ends_between_nothing_and_the_whole(least):
+    with pytest.raises(ValueError, match="CosineLR: least must be a number from 0 to 1"):
+        CosineLR(optimizer(), 10, least=least)
+
+
+# ---- state ---------------------------------------------------------------------------------------
+
+
+MAKERS = {
+    "steps": lambda sgd: MultiStepLR(sgd, (5, 11), factor=0.3, warmup_steps=4, warmup_lr=0.013),
+    "cosine": lambda sgd: CosineLR(sgd, 17, least=0.01, warmup_steps=2),
+    "plateau": lambda sgd: ReduceLROnPlateau(sgd, patience=1, factor=0.3),
+    "nothing": Schedule,
+}
+
+
+@pytest.mark.parametrize("stop", range(0, 14, 3))
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_schedule_resumes_bit_for_bit_from_json(name, stop):
+    errors = np.random.default_rng(0).random(20).tolist()
+
+    def rates(schedule, steps):
+        for step in steps:
+            if step == 9:
+                schedule.optimizer.groups[1]["lr"] *= 0.7
+            schedule.after_step()
+            schedule.after_epoch(errors[step])
+            yield [group["lr"] for group in schedule.optimizer.groups]
+
+    first = MAKERS[name](optimizer(0.1, 0.037))
+    list(rates(first, range(stop)))
+    saved = first.optimizer.state_dict()
+    text = json.dumps(first.state_dict())
+    expected = list(rates(first, range(stop, 20)))
+    again = optimizer(0.1, 0.037)
+    again.load_state_dict(saved)  # the schedule is made of an optimizer in the middle of things
+    schedule = MAKERS[name](again)
+    again.load_state_dict(saved)
+    schedule.load_state_dict(json.loads(text))
+    assert list(rates(schedule, range(stop, 20))) == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (CosineLR(optimizer(), 9).state_dict(), "MultiStepLR: the state is of CosineLR, not of a MultiStepLR"),
+        (
+            {"schedule": "MultiStepLR"},
+            "MultiStepLR: the state is of MultiStepLR, .*other entries than schedule, st",
+        ),
+        (None, "MultiStepLR: the state is of NoneType"),
+        (MultiStepLR(optimizer(0.1, 0.1), (3,)).state_dict(), "the state is of 2 groups, this optimizer has 1"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_before_anything_changes(state, message):
+    schedule = MultiStepLR(optimizer(), (3,))
+    schedule.step()
+    before = schedule.state_dict()
+    with pytest.raises(ValueError, match=message):
+        schedule.load_state_dict(state)
+    assert schedule.state_dict() == before
+
+
+def test_a_state_is_a_copy():
+    schedule = MultiStepLR(optimizer(), (3,))
+    schedule.state_dict()["bases"][0] = 5
+    state = schedule.state_dict()
+    schedule.load_state_dict(state)
+    state["bases"][0] = 5
+    assert schedule.bases == [0.1]
 
 
 # ---- plateau -------------------------------------------------------------------------------------
@@ -121,7 +312,60 @@ def test_an_error_of_zero_cannot_be_beaten():
     assert schedule.optimizer.groups[0]["lr"] == pytest.approx(0.01)
 
 
+def reduced_by(errors, **options):
+    """At which of the errors the rate was reduced."""
+    schedule = ReduceLROnPlateau(optimizer(1.0), patience=0, **options)
+    seen = []
+    for error in errors:
+        before = schedule.optimizer.groups[0]["lr"]
+        schedule.step(error)
+        seen.append(schedule.optimizer.groups[0]["lr"] < before)
+    return seen
+
+
+def test_negative_numbers_have_plateaus_too():
+    assert reduced_by([-1.0, -1.0, -1.05, -1.2], threshold=0.1) == [False, True, True, False]
+    assert reduced_by([1.0, -1.0, -1.00001, -1.001]) == [False, False, True, False]
+
+
+def test_an_accuracy_shall_rise():
+    accuracies = [0.5, 0.6, 0.6, 0.55, 0.7]
+    assert reduced_by(accuracies, mode="max") == [False, False, True, True, False]
+    assert reduced_by([-2.0, -1.9, -1.95], mode="max", threshold=0.01) == [False, False, True]
+
+
+def test_infinite_errors_are_worse_than_any_and_no_plateau_begins_with_them():
+    assert reduced_by([np.inf, 5.0, np.inf, 4.0]) == [False, False, True, False]
+    assert reduced_by([-np.inf, 5.0, 5.0, 6.0], mode="max") == [False, False, True, False]
+
+
+def test_the_least_rate_raises_none():
+    groups = optimizer(0.1, 0.001)
+    schedule = ReduceLROnPlateau(groups, patience=0, min_lr=0.005)
+    for _ in range(3):
+        schedule.step(1.0)
+    assert [group["lr"] for group in groups.groups] == [0.005, 0.001]
+
+
+@pytest.mark.witness
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_plateau_of_positive_numbers_is_torch_s(mode):
+    torch = pytest.importorskip("torch")
+    theirs = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    their_schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, mode, patience=2, threshold=0.05)
+    schedule = ReduceLROnPlateau(optimizer(0.1), mode=mode, patience=2, threshold=0.05)
+    for error in 1 + np.random.default_rng(0).random(60):
+        schedule.step(error)
+        their_schedule.step(error)
+        assert schedule.optimizer.groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-9, abs=1e-8)
+
+
 def test_plateau_refuses():
+    with pytest.raises(ValueError, match="ReduceLROnPlateau: mode must be 'min' or 'max', got 'maximum'"):
+        ReduceLROnPlateau(optimizer(), mode="maximum")
+    for name in ("threshold", "min_lr"):
+        with pytest.raises(ValueError, match=f"ReduceLROnPlateau: {name} must be a finite number of at least 0"):
+            ReduceLROnPlateau(optimizer(), **{name: -1.0})
     for options in ({"factor": 1.0}, {"factor": 0.0}, {"patience": -1}):
         with pytest.raises(ValueError, match="ReduceLROnPlateau: 0 < factor < 1 and patience >= 0"):
             ReduceLROnPlateau(optimizer(), **options)

@@ -211,6 +211,8 @@ def test_state_dict_holds_copies():
             r"velocity 0 is \(3,\) float64, its parameter \(3,\) float32",
         ),
         (lambda s: s["groups"][0].update(rate=1.0), "a group of the state has .*, rate; of this optimizer lr, "),
+        (lambda s: s["groups"][1].update(lr=np.nan), "lr must be a finite number of at least 0, got nan"),
+        (lambda s: s.pop("velocities"), "a state has velocities, groups and form, .*; got groups, form"),
         (lambda s: s.update(form="caffe"), "the state is of form 'caffe', this optimizer 'torch'"),
     ],
 )
@@ -229,6 +231,29 @@ def test_a_state_that_does_not_fit_is_refused_before_anything_changes(change, me
 
 
 # ---- manners and errors --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "value"), [("lr", np.nan), ("momentum", None), ("weight_decay", "0.1")])
+def test_a_setting_that_was_changed_by_hand_is_checked_before_anything_moves(name, value):
+    first, second = Parameter([1.0]), Parameter([1.0])
+    optimizer = SGD([{"parameters": [first]}, {"parameters": [second], name: 0.5}], lr=0.1)
+    first.grad = second.grad = np.ones(1, np.float32)
+    optimizer.groups[0][name] = value
+    with pytest.raises((TypeError, ValueError), match=f"SGD: {name} must be a"):
+        optimizer.step()
+    assert first.data == second.data == 1
+
+
+def test_a_frozen_parameter_stays():
+    net = nn.Sequential(nn.Linear(2, 3, rng=np.random.default_rng(0)), nn.Linear(3, 1, rng=np.random.default_rng(1)))
+    for parameter in net[0].parameters():
+        parameter.requires_grad = False
+    optimizer = SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    before = net.state_dict()
+    net(Tensor(np.ones((1, 2), np.float32))).sum().backward()
+    optimizer.step()
+    after = net.state_dict()
+    assert [np.array_equal(before[name], after[name]) for name in before] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -254,13 +279,17 @@ def test_hyper_parameters_from_numpy_do_not_widen_anything(name, form):
         (
             lambda p: SGD([p], lr=-0.1),
             ValueError,
-            "lr, momentum and weight_decay must not be negative, got -0.1, 0.0, 0.0",
+            "lr must be a finite number of at least 0, got -0.1",
         ),
-        (lambda p: SGD([p], lr=0.1, momentum=-0.9), ValueError, "lr, momentum and weight_decay must not be negative"),
+        (
+            lambda p: SGD([p], lr=0.1, momentum=-0.9),
+            ValueError,
+            "momentum must be a finite number of at least 0",
+        ),
         (
             lambda p: SGD([p], lr=0.1, weight_decay=-1.0),
             ValueError,
-            "lr, momentum and weight_decay must not be negative",
+            "weight_decay must be a finite number of at least 0, got -1.0",
         ),
         (lambda p: SGD([p], lr=0.1, nesterov=True), ValueError, "nesterov needs momentum > 0"),
         (lambda p: SGD([p], lr=0.1, form="adam"), ValueError, "form must be 'torch' or 'caffe', got 'adam'"),
@@ -279,7 +308,25 @@ def test_hyper_parameters_from_numpy_do_not_widen_anything(name, form):
         (
             lambda p: SGD([{"parameters": [p], "lr": -1.0}], lr=0.1),
             ValueError,
-            "lr, momentum and weight_decay must not be negative, got -1.0",
+            "lr must be a finite number of at least 0, got -1.0",
+        ),
+        (lambda p: SGD([p], lr=np.nan), ValueError, "lr must be a finite number of at least 0, got nan"),
+        (lambda p: SGD([p], lr=np.inf), ValueError, "lr must be a finite number of at least 0, got inf"),
+        (lambda p: SGD([p], lr=None), TypeError, "lr must be a number, got None"),
+        (lambda p: SGD([p], lr=Tensor(0.1)), TypeError, r"lr must be a number, got a Tensor .*; use \.item\(\)"),
+        (lambda p: SGD([p], lr=np.array([0.1])), TypeError, r"lr must be a number, got array\(\[0\.1\]\)"),
+        (lambda p: SGD([p], lr="0.1"), TypeError, "lr must be a number, got '0.1'"),
+        (lambda p: SGD([p], lr=0.1, momentum=None), TypeError, "momentum must be a number, got None"),
+        (lambda p: SGD([p], lr=0.1, momentum=True), TypeError, "momentum must be a number, got True"),
+        (lambda p: SGD([p], lr=0.1, nesterov=0.9), TypeError, "nesterov must be True or False, got 0.9"),
+        (lambda p: SGD(p, lr=0.1), TypeError, "expected Parameters or groups of them, got Parameter; pass a list"),
+        (lambda p: SGD(nn.Identity(), lr=0.1), TypeError, "expected Parameters or groups of them, got Identity; pass"),
+        (lambda p: SGD([{"parameters": p}], lr=0.1), TypeError, r"a group's parameters are a list, got Parameter; wri"),
+        (lambda p: SGD([{"parameters": [p]}, p], lr=0.1), TypeError, "expected groups, which are dictionaries, got P"),
+        (
+            lambda p: SGD([{"params": [p]}], lr=0.1),
+            ValueError,
+            "a group has 'parameters' and any of .*, got params; PyTorch's 'params' is called 'parameters' here",
         ),
     ],
 )
@@ -291,15 +338,15 @@ def test_refuses(build, error, message):
 # ---- what doesn't fit is refused before anything moves
 
 
-def stepped(*shapes, momentum=0.9, order="C"):
+def stepped(*shapes, momentum=0.9):
     """(parameters, optimizer) after one step, with new gradients for the next."""
     rng = np.random.default_rng(0)
-    parameters = [Parameter(np.asarray(rng.standard_normal(shape), np.float32, order=order)) for shape in shapes]
+    parameters = [Parameter(rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
     optimizer = SGD(parameters, lr=0.1, momentum=momentum)
-    for _ in range(2):
+    for gradients in (1, 2):
         for parameter in parameters:
             parameter.grad = rng.standard_normal(parameter.shape).astype(np.float32)
-        if not optimizer._velocities:
+        if gradients == 1:
             optimizer.step()
     return parameters, optimizer
 
@@ -328,21 +375,22 @@ def test_an_old_velocity_for_a_new_head(classes):
     unmoved(parameters, optimizer, ValueError, message)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize(
-    ("data", "error"),
+    ("data", "momentum", "error", "cure"),
     [
-        (np.ones((10, 63), np.float32), ValueError),
-        (np.ones((1, 64), np.float32), ValueError),
-        (np.ones(640, np.float32), ValueError),
-        (np.ones((10, 64)), TypeError),
+        (np.ones((10, 63), np.float32), 0.0, ValueError, "call zero_grad\\(\\), then backward again"),
+        (np.ones((1, 64), np.float32), 0.0, ValueError, "call zero_grad\\(\\), then backward again"),
+        (np.ones(640, np.float32), 0.0, ValueError, "call zero_grad\\(\\), then backward again"),
+        (np.ones((10, 64)), 0.0, TypeError, "call zero_grad\\(\\), then backward again"),
+        (np.ones((10, 64)), 0.9, TypeError, "call zero_grad\\(\\), then backward again"),
+        (np.ones((10, 63), np.float32), 0.9, ValueError, "make a new SGD"),
     ],
 )
-def test_a_gradient_of_the_numbers_that_a_parameter_had_before(data, error, momentum):
+def test_an_old_gradient_for_new_data(data, momentum, error, cure):
     parameters, optimizer = stepped((3, 4), (10, 64), momentum=momentum)
     parameters[1].data = data
-    cure = "make a new SGD" if momentum and error is ValueError else r"call zero_grad\(\), then backward again"
-    unmoved(parameters, optimizer, error, rf"SGD: parameter 1 of group 0 can't be moved.* grad .*; .*{cure}")
+    message = rf"SGD: parameter 1 of group 0 can't be moved, so none was: update.sgd: .*grad .*; .*{cure}"
+    unmoved(parameters, optimizer, error, message)
 
 
 def test_a_parameter_that_cannot_be_written():
@@ -398,5 +446,11 @@ def test_a_parameter_in_another_order_of_memory_keeps_its_velocity():
 def test_parameters_may_come_from_an_iterator():
     layer = nn.Linear(2, 3, rng=np.random.default_rng(0))
     assert SGD(layer.parameters(), lr=0.1).groups[0]["parameters"] == [layer.weight, layer.bias]
+    once = layer.parameters()
+    SGD(once, lr=0.1)
+    with pytest.raises(ValueError, match=r"SGD: got no parameters; .*\(a generator gives them once: call it anew\)"):
+        SGD(once, lr=0.1)
+    with pytest.raises(ValueError, match="SGD: a group's parameters come from a generator that gives none"):
+        SGD([{"parameters": layer.parameters()}, {"parameters": once}], lr=0.1)
     chained = itertools.chain(layer.parameters(), [Parameter([1.0])])
     assert len(SGD(chained, lr=0.1).groups[0]["parameters"]) == 3

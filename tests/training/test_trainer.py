@@ -1,6 +1,7 @@
 """The training loop: what a step does, what the log says, and that a good state is never lost."""
 
 import csv
+import json
 import math
 
 import numpy as np
@@ -68,6 +69,46 @@ def test_evaluation_leaves_the_net_as_it_was():
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
+def frozen_net():
+    """A net of which one batch norm is in evaluation mode."""
+    module = net()
+    module.layer1[0].bn1.eval()
+    return module
+
+
+def modes(module):
+    return [each.training for each in module.modules()]
+
+
+def test_evaluation_leaves_each_module_in_its_own_mode():
+    module = frozen_net()
+    before = modes(module)
+    evaluate(module, bars())
+    assert modes(module) == before
+    with pytest.raises(ValueError, match="target"):
+        evaluate(module, Split(bars().images, bars().labels + 100))
+    assert modes(module) == before
+
+
+def test_training_leaves_a_frozen_batch_norm_frozen():
+    module = frozen_net()
+    before, other = module.layer1[0].bn1.state_dict(), module.bn1.state_dict()
+    module.layer1[0].bn1.weight.requires_grad = False
+    Trainer(module, sgd(module)).fit(loader(), 2, test=bars(9))
+    after = module.layer1[0].bn1.state_dict()
+    for name in ("running_mean", "running_var", "num_batches_tracked", "weight"):
+        np.testing.assert_array_equal(after[name], before[name])
+    assert module.bn1.num_batches_tracked == other["num_batches_tracked"] + 6
+    assert modes(module) == modes(frozen_net())
+
+
+def test_a_net_that_is_in_evaluation_mode_as_a_whole_is_trained():
+    module = net().eval()
+    Trainer(module, sgd(module)).fit(loader(), 1)
+    assert all(modes(module))
+    assert module.bn1.num_batches_tracked == 3
+
+
 def test_evaluation_doesnt_depend_on_the_batch_size():
     module = net()
     one, other = (evaluate(module, bars(), batch_size=size) for size in (5, 256))
@@ -125,6 +166,70 @@ def test_a_step_schedule_counts_batches_and_a_plateau_schedule_epochs():
     trainer = Trainer(frozen, optimizer, schedule=optim.ReduceLROnPlateau(optimizer, patience=1))
     rates = [epoch.lr for epoch in trainer.fit(loader(), 4, test=bars(9, seed=1))]
     assert rates == pytest.approx([1e-30, 1e-30, 1e-30, 1e-31], rel=1e-6, abs=0)
+
+
+def test_any_schedule_hears_of_steps_and_epochs():
+    class Ear(optim.Schedule):
+        def __init__(self, optimizer):
+            super().__init__(optimizer)
+            self.heard = []
+
+        def after_step(self):
+            self.heard.append("step")
+
+        def after_epoch(self, error):
+            self.heard.append(error)
+
+    module = net()
+    optimizer = sgd(module)
+    schedule = Ear(optimizer)
+    history = Trainer(module, optimizer, schedule=schedule).fit(loader(), 1, test=bars(9, seed=1))
+    history = Trainer(module, optimizer, schedule=schedule).fit(loader(), 1)[-1:] + history
+    assert schedule.heard == ["step"] * 3 + [history[1].test_error] + ["step"] * 3 + [history[0].train_error]
+
+
+def test_a_schedule_of_another_kind_is_refused_before_training():
+    module = net()
+    with pytest.raises(TypeError, match=r"Trainer: schedule must be an optim\.Schedule, got function; subclass it"):
+        Trainer(module, sgd(module), schedule=lambda step: 0.1)
+
+
+def test_a_plateau_of_accuracies_is_judged_by_what_the_error_leaves():
+    frozen = Fixed()
+    optimizer = optim.SGD(frozen.parameters(), lr=1e-30)
+    schedule = optim.ReduceLROnPlateau(optimizer, mode="max", patience=0)
+    Trainer(frozen, optimizer, schedule=schedule).fit(loader(), 1, test=bars(9, seed=1))
+    assert schedule.best == pytest.approx(100 - 100 * 6 / 9)
+
+
+@pytest.mark.parametrize("make", [
+    lambda sgd: optim.MultiStepLR(sgd, [4, 9], warmup_steps=2, warmup_lr=0.01),
+    lambda sgd: optim.CosineLR(sgd, 12),
+    lambda sgd: optim.ReduceLROnPlateau(sgd, patience=0),
+    lambda sgd: None,
+], ids=["steps", "cosine", "plateau", "none"])  # fmt: skip
+def test_training_that_is_taken_up_again_goes_on_bit_for_bit(make):
+    def parts():
+        module = net()
+        optimizer = sgd(module)
+        batches = loader()
+        return module, optimizer, batches, Trainer(module, optimizer, schedule=make(optimizer))
+
+    module, optimizer, batches, trainer = parts()
+    trainer.fit(batches, 2, test=bars(9, seed=1))
+    saved = module.state_dict(), optimizer.state_dict()
+    text = json.dumps([trainer.schedule.state_dict(), batches.state_dict()])
+    trainer.fit(batches, 2, test=bars(9, seed=1))
+
+    again, optimizer_again, batches_again, trainer_again = parts()
+    again.load_state_dict(saved[0])
+    optimizer_again.load_state_dict(saved[1])
+    schedule, order = json.loads(text)
+    trainer_again.schedule.load_state_dict(schedule)
+    batches_again.load_state_dict(order)
+    trainer_again.fit(batches_again, 2, test=bars(9, seed=1))
+    assert equal_states(again.state_dict(), module.state_dict())
+    assert [e.lr for e in trainer_again.history] == [e.lr for e in trainer.history[2:]]
 
 
 def test_progress_hears_of_every_batch_and_epoch():
@@ -263,9 +368,25 @@ def test_after_a_divergence_training_can_go_on(monkeypatch):
     assert math.isfinite(trainer.history[-1].train_loss)
 
 
+def test_after_a_divergence_a_rate_set_by_hand_holds_and_the_schedule_goes_on_from_it(monkeypatch):
+    monkeypatch.setattr(Spoil, "calls", 0)
+    module = Spoiled("forward")
+    optimizer = sgd(module)
+    schedule = optim.MultiStepLR(optimizer, [7, 10])  # the first milestone lies in the epoch that fails
+    trainer = Trainer(module, optimizer, schedule=schedule)
+    with pytest.raises(DivergenceError):
+        trainer.fit(loader(), 5)
+    assert schedule.steps == 6
+    assert optimizer.groups[0]["lr"] == 0.1
+    optimizer.groups[0]["lr"] = 0.02
+    monkeypatch.setattr(Spoil, "calls", -1000)
+    rates = [epoch.lr for epoch in trainer.fit(loader(), 3)[2:]]
+    assert rates == pytest.approx([0.02, 0.002, 0.0002])
+
+
 def test_a_learning_rate_far_too_large_is_a_divergence_too():
     module = Fixed()
-    with pytest.raises(DivergenceError, match="train on with a smaller learning rate, or with warm-up"):
+    with pytest.raises(DivergenceError, match=r"with a smaller learning rate \(optimizer.groups\[0\]\['lr'\] = "):
         Trainer(module, optim.SGD(module.parameters(), lr=1e38)).fit(loader(), 3)
     assert all(np.isfinite(array).all() for array in module.state_dict().values())
 

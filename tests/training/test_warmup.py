@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minires
-from minires import functional, models
+from minires import functional, models, nn
 from minires.training import warm_up
 from minires_kernels import jit
 
@@ -67,13 +67,32 @@ def test_without_compiled_kernels_it_says_that_there_is_nothing_to_compile(net):
 @pytest.mark.parametrize("training", [True, False])
 def test_the_net_is_as_it_was(net, training):
     net.train(training)
-    before = net.state_dict()
+    net.bn1.train(not training)
+    rng = np.random.default_rng(1)
+    net.flatten = nn.Sequential(net.flatten, nn.Dropout(rng=rng))
+    gradient = net.fc.bias.grad = np.ones(10, np.float32)
+    before, modes, draws = net.state_dict(), [module.training for module in net.modules()], rng.bit_generator.state
     warm_up(net, (1, 5, 4), 2)
     after = net.state_dict()
     assert all(np.array_equal(before[name], after[name]) for name in before)
     assert before.keys() == after.keys()
-    assert all(parameter.grad is None for parameter in net.parameters())
-    assert all(module.training == training for module in net.modules())
+    assert net.fc.bias.grad is gradient
+    assert net.fc.weight.grad is None
+    assert [module.training for module in net.modules()] == modes
+    assert rng.bit_generator.state == draws
+
+
+def test_it_trains_in_the_modes_in_which_the_net_would_train(net, monkeypatch):
+    seen = []
+    monkeypatch.setattr(minires.optim.SGD, "step", lambda self: seen.append(len(self.groups)))
+    modes = []
+    for module in (net, net.bn1):
+        module.register_forward_pre_hook(lambda module, inputs: modes.append(module.training))
+    net.bn1.eval()
+    warm_up(net, (1, 5, 4), 2)
+    warm_up(net.eval(), (1, 5, 4), 2)
+    assert seen == [1] * 4
+    assert modes == [True, False] * 2 + [True, True] * 2
 
 
 def test_the_net_is_as_it_was_also_after_an_error(net, monkeypatch):

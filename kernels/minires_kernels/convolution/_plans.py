@@ -7,7 +7,6 @@ Plans are kept: the second call with the same shapes finds its own.
 from __future__ import annotations
 
 import itertools
-from functools import lru_cache
 from math import ceil, gcd
 from typing import Any
 
@@ -30,6 +29,7 @@ from minires_kernels.convolution._geometry import (
     record,
     scan_fields,
 )
+from minires_kernels.convolution._kept import kept
 from minires_kernels.simd import Tile, address, registers, vector
 from minires_kernels.window import Pair, Window
 
@@ -117,7 +117,7 @@ def _one_image(window: Window, N: int, *sizes: int) -> tuple[int, ...]:
     return (1, *(pixels // width, width) * (len(sizes) // 2)) if width else (1, *(1, pixels) * (len(sizes) // 2))
 
 
-@lru_cache(maxsize=4096)
+@kept
 def plan_forward(
     x_shape: Shape, weight_shape: Shape, window: Window, groups: int, dtype: str, parts: int, register_bytes: int
 ) -> Plan:
@@ -137,7 +137,7 @@ def plan_forward(
     return _correlation(s, axes, output, window.dilation, window, dtype, parts)
 
 
-@lru_cache(maxsize=4096)
+@kept
 def plan_grad_input(
     grad_shape: Shape, weight_shape: Shape, x_shape: Shape, window: Window, groups: int, dtype: str, parts: int,
     register_bytes: int,
@@ -159,7 +159,7 @@ def plan_grad_input(
     return _correlation(s, axes, output, tap, window, dtype, parts)
 
 
-@lru_cache(maxsize=4096)
+@kept
 def plan_grad_weight(
     grad_shape: Shape, x_shape: Shape, window: Window, groups: int, dtype: str, parts: int, register_bytes: int
 ) -> Plan:

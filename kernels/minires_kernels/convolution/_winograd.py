@@ -5,7 +5,6 @@ The algorithm is in ``_winograd_algorithm``, its loops are in ``_winograd_loops`
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from minires_kernels.convolution import _winograd_loops as loops
 from minires_kernels.convolution import _winograd_transforms as transforms
 from minires_kernels.convolution import numba_cpu
 from minires_kernels.convolution._geometry import Record, Shape, best_tile, flat, integers, record
+from minires_kernels.convolution._kept import kept
 from minires_kernels.convolution._winograd_algorithm import Algorithm, PatchTransform
 from minires_kernels.convolution._winograd_loops import FILTERS, LANES
 from minires_kernels.flat import pixels
@@ -36,8 +36,8 @@ GRID = integers(
     # channels out padded to a tile's width and channels in to a vector's; numbers between positions of V, M, U, between
     # tiles of V and M; sizes
     *("C_padded", "O_padded", "V_step", "M_step", "U_step", "V_tile", "M_tile", "V_size", "M_size", "U_size"),
-    # channels in a strip of y, padded to a vector's; numbers in a strip; in the work space of one thread, which ends
-    # with it and what has been watched of outputs
+    # channels in a strip of y, padded to a vector's; numbers in a strip; in one thread's work space, at whose end lie a
+    # strip and what has been watched of outputs
     *("strip_O", "strip", "work"),
     # strides of the weight, and its first tap and the step to the next (grad_input turns filters round)
     *("weight_in", "weight_out", "first_tap", "next_tap"),
@@ -177,7 +177,7 @@ def _filters_first(algorithm: Algorithm, grid: dict[str, int]) -> bool:
     return grid["O"] > grid["tiles"] and size > kinds.CACHE_BYTES
 
 
-@lru_cache(maxsize=4096)
+@kept
 def _plan_correlation(
     name: str, x_shape: Shape, y_shape: Shape, before: Pair, turned: bool, dtype: str, parts: int,
     register_bytes: int,
@@ -206,7 +206,7 @@ def _plan_correlation(
     return _plan(grid, sides, algorithm, steps, shares, filters_first, shared, parts)
 
 
-@lru_cache(maxsize=4096)
+@kept
 def _plan_grad_weight(
     name: str, x_shape: Shape, y_shape: Shape, before: Pair, dtype: str, parts: int, register_bytes: int
 ) -> Plan:

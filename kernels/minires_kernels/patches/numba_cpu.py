@@ -8,10 +8,11 @@ The inner loops run over output positions without a test for the padding: ``_ins
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from minires_kernels.arrays import Array
+from minires_kernels.flat import SERIAL, THREADED
 from minires_kernels.jit import njit
+from minires_kernels.simd import for_each
 from minires_kernels.window import Pair, Window
 
 DEVICE = "cpu"
@@ -24,7 +25,7 @@ def im2col(x: Array, window: Window) -> Array:
     (KH, KW), (OH, OW) = window.size, window.output_size(H, W, op="im2col")
     columns = np.empty((N * C * KH * KW, OH, OW), x.dtype)
     images = np.ascontiguousarray(x).reshape(N * C, H, W)
-    _im2col(images, columns, window.size, window.stride, window.padding, window.dilation)
+    copy_rows(images, columns, window.size, window.stride, window.padding, window.dilation)
     return columns.reshape(N, C * KH * KW, OH * OW)
 
 
@@ -34,7 +35,7 @@ def col2im(columns: Array, shape: tuple[int, int, int, int], window: Window) -> 
     (KH, KW), (OH, OW) = window.size, window.output_size(H, W, op="col2im")
     images = np.empty((N * C, H, W), columns.dtype)
     columns = np.ascontiguousarray(columns).reshape(N * C * KH * KW, OH, OW)
-    _col2im(columns, images, window.size, window.stride, window.padding, window.dilation)
+    gather_rows(columns, images, window.size, window.stride, window.padding, window.dilation)
     return images.reshape(shape)
 
 
@@ -46,46 +47,62 @@ def _inside(offset: int, stride: int, length: int, positions: int) -> Pair:
     return first, max(first, beyond)
 
 
-@njit(parallel=True, cache=True)
-def _im2col(images: Array, columns: Array, size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> None:
+@njit(**SERIAL)
+def copy_row(
+    images: Array, columns: Array, size: Pair, stride: Pair, padding: Pair, dilation: Pair, row: int
+) -> None:  # fmt: skip
+    """Row ((n * C + c) * KH + i) * KW + j of all columns."""
     KH, KW = size
     SH, SW = stride
     PH, PW = padding
     DH, DW = dilation
     _, H, W = images.shape
-    rows, OH, OW = columns.shape
-    for row in prange(rows):  # row = ((n * C + c) * KH + i) * KW + j
-        image, i, j = row // (KH * KW), row // KW % KH, row % KW
-        shift = j * DW - PW
-        first, beyond = _inside(shift, SW, W, OW)
-        for oh in range(OH):
-            h = oh * SH + i * DH - PH
-            if 0 <= h < H:
-                columns[row, oh, :first] = 0
-                for ow in range(first, beyond):
-                    columns[row, oh, ow] = images[image, h, ow * SW + shift]
-                columns[row, oh, beyond:] = 0
-            else:
-                columns[row, oh, :] = 0
+    _, OH, OW = columns.shape
+    image, i, j = row // (KH * KW), row // KW % KH, row % KW
+    shift = j * DW - PW
+    first, beyond = _inside(shift, SW, W, OW)
+    for oh in range(OH):
+        h = oh * SH + i * DH - PH
+        if 0 <= h < H:
+            columns[row, oh, :first] = 0
+            for ow in range(first, beyond):
+                columns[row, oh, ow] = images[image, h, ow * SW + shift]
+            columns[row, oh, beyond:] = 0
+        else:
+            columns[row, oh, :] = 0
 
 
-@njit(parallel=True, cache=True)
-def _col2im(columns: Array, images: Array, size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> None:
+@njit(**THREADED)
+def copy_rows(images: Array, columns: Array, size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> None:
+    """All columns, from all images."""
+    for_each(copy_row, len(columns), (images, columns, size, stride, padding, dilation))
+
+
+@njit(**SERIAL)
+def gather_row(
+    columns: Array, images: Array, size: Pair, stride: Pair, padding: Pair, dilation: Pair, line: int
+) -> None:  # fmt: skip
+    """Row ``line`` of all rows of all images."""
     KH, KW = size
     SH, SW = stride
     PH, PW = padding
     DH, DW = dilation
-    count, H, W = images.shape
+    _, H, W = images.shape
     _, OH, OW = columns.shape
-    for line in prange(count * H):
-        image, h = line // H, line % H
-        images[image, h, :] = 0
-        for i in range(KH):
-            oh, remainder = divmod(h + PH - i * DH, SH)
-            if remainder == 0 and 0 <= oh < OH:
-                for j in range(KW):
-                    row = (image * KH + i) * KW + j
-                    shift = j * DW - PW
-                    first, beyond = _inside(shift, SW, W, OW)
-                    for ow in range(first, beyond):
-                        images[image, h, ow * SW + shift] += columns[row, oh, ow]
+    image, h = line // H, line % H
+    images[image, h, :] = 0
+    for i in range(KH):
+        oh, remainder = divmod(h + PH - i * DH, SH)
+        if remainder == 0 and 0 <= oh < OH:
+            for j in range(KW):
+                row = (image * KH + i) * KW + j
+                shift = j * DW - PW
+                first, beyond = _inside(shift, SW, W, OW)
+                for ow in range(first, beyond):
+                    images[image, h, ow * SW + shift] += columns[row, oh, ow]
+
+
+@njit(**THREADED)
+def gather_rows(columns: Array, images: Array, size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> None:
+    """All images, from all columns."""
+    for_each(gather_row, images.shape[0] * images.shape[1], (columns, images, size, stride, padding, dilation))

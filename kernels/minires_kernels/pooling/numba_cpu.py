@@ -23,9 +23,9 @@ from numba import get_num_threads
 
 from minires_kernels.arena import empty_channels_last
 from minires_kernels.arrays import Array, channels_last
+from minires_kernels.fit import require_integers
 from minires_kernels.flat import SERIAL, THREADED, flat, vector_of
 from minires_kernels.jit import njit
-from minires_kernels.pooling._places import require_places
 from minires_kernels.pooling._vectors import broadcast_place, store_places, where_beats
 from minires_kernels.simd import broadcast, for_each, load_part, store_part, zero
 from minires_kernels.window import Pair, Window
@@ -49,13 +49,13 @@ def max_pool(x: Array, window: Window, ceil_mode: bool = False) -> tuple[Array, 
 
 def max_pool_backward(grad_output: Array, argmax: Array, x_shape: tuple[int, int, int, int]) -> Array:
     """See :func:`minires_kernels.pooling.max_pool_backward`."""
-    N, C, _, _ = x_shape
+    N, C, H, W = x_shape
     grad_x = empty_channels_last(x_shape, grad_output.dtype)
     block = BLOCK if get_num_threads() > N // 4 else C
     astray = np.zeros(1, np.int64)
     scatter(flat(channels_last(grad_output)), flat(channels_last(argmax)), flat(grad_x), N, C, block, astray)
     if astray[0]:
-        require_places(argmax, x_shape)
+        require_integers("max_pool_backward", "argmax", argmax, -1, H * W)
     return grad_x
 
 
@@ -85,8 +85,8 @@ def avg_pool_backward(
     return grad_x
 
 
-LEAST_RUN = 64
-"""Numbers of a row that are added up in one go, at least: more sums than these cost time and spare no digit."""
+STRETCH = 256
+"""Pixels of a row up to which they are added up in one go: more sums would cost time and hardly spare a digit."""
 
 
 # --- Maximum ---------------------------------------------------------------------------------------------------------
@@ -207,9 +207,18 @@ def seen_by(pixel: int, size: int, stride: int, padding: int, windows: int) -> t
 
 
 @njit(**SERIAL)
-def longest_run(count: int) -> int:
-    """How many of ``count`` numbers to add up in one go: about as many as there will be sums to add up in turn."""
-    return max(LEAST_RUN, int(math.sqrt(count)))
+def long_sum(kind: Any, x: Array, row: int, left: int, right: int, C: int, c: int) -> Any:
+    """The channels from c on, summed over the pixels ``left`` ... ``right`` of a row that begins at pixel ``row``.
+
+    In stretches: about as many as they have pixels.
+    """
+    line, stretch = zero(kind), int(math.sqrt(right - left))
+    for start in range(left, right, stretch):
+        part = zero(kind)
+        for w in range(start, min(start + stretch, right)):
+            part = part + load_part(kind, x, (row + w) * C + c, C - c)
+        line = line + part
+    return line
 
 
 @njit(**SERIAL)
@@ -232,17 +241,18 @@ def average_row(
     top, bottom, rows = reach(oh, size[0], stride[0], padding[0], H, padding[0] * count_include_pad)
     for ow in range(output[1]):
         left, right, columns = reach(ow, size[1], stride[1], padding[1], W, padding[1] * count_include_pad)
-        share, run = 1 / max(rows * columns, 1), longest_run(right - left)
+        share = 1 / max(rows * columns, 1)
         for c in range(0, C, kind.lanes):
             total = zero(kind)
-            for h in range(top, bottom):
-                line = zero(kind)
-                for start in range(left, right, run):
-                    stretch = zero(kind)
-                    for w in range(start, min(start + run, right)):
-                        stretch = stretch + load_part(kind, x, ((n * H + h) * W + w) * C + c, C - c)
-                    line = line + stretch
-                total = total + line
+            if right - left > STRETCH:
+                for h in range(top, bottom):
+                    total = total + long_sum(kind, x, (n * H + h) * W, left, right, C, c)
+            else:
+                for h in range(top, bottom):
+                    line = zero(kind)
+                    for w in range(left, right):
+                        line = line + load_part(kind, x, ((n * H + h) * W + w) * C + c, C - c)
+                    total = total + line
             store_part(total * share, y, (row * output[1] + ow) * C + c, C - c)
 
 

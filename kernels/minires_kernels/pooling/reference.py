@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minires_kernels.arrays import Array, array_module
-from minires_kernels.pooling._places import require_places
+from minires_kernels.fit import require_integers
 from minires_kernels.window import Pair, Window
 
 DEVICE = "any"
@@ -34,7 +34,7 @@ def max_pool_backward(grad_output: Array, argmax: Array, x_shape: tuple[int, int
     """See :func:`minires_kernels.pooling.max_pool_backward`."""
     xp = array_module(grad_output)
     N, C, H, W = x_shape
-    require_places(argmax, x_shape)
+    require_integers("max_pool_backward", "argmax", argmax, -1, H * W)
     plane = xp.arange(N * C).reshape(N, C, 1, 1)
     seen = argmax >= 0
     grad_x = xp.zeros(N * C * H * W, grad_output.dtype)

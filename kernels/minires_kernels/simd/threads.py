@@ -29,16 +29,15 @@ from numba.extending import intrinsic
 
 from minires_kernels.jit import njit
 from minires_kernels.simd.calls import call
+from minires_kernels.simd.pool import INTP, LINE, hand_over
 
-INTP = ir.IntType(types.intp.bitwidth)
-BYTES = ir.IntType(8).as_pointer()
 
 CLAIMS = 16
 """Times that a thread goes and takes of its run, if none is taken from it: each time costs some ten nanoseconds, and at
 the end a thread waits for others at most as long as these need for what they took last."""
 
-CACHE_LINE = 64 // (types.intp.bitwidth // 8)
-"""Integers from one thread's counter to the next: threads that write into one cache line wait for each other."""
+FEW = 1 << 13
+"""Numbers with which a convolution is done in some microseconds, as long as it takes to wake another thread."""
 
 
 @intrinsic
@@ -78,7 +77,7 @@ def _share_out(typing: Any, function: Any, count: Any, arguments: Any, numbers: 
         parts = builder.select(builder.icmp_signed("<", parts, INTP(1)), INTP(1), parts)
         claim = builder.add(builder.sdiv(total, builder.mul(parts, INTP(CLAIMS))), INTP(1))
         # Where each thread's run goes on: a counter for each.
-        size = builder.mul(parts, INTP(CACHE_LINE * types.intp.bitwidth // 8))
+        size = builder.mul(parts, INTP(LINE * types.intp.bitwidth // 8))
         counters = builder.bitcast(context.nrt.allocate(builder, size), INTP.as_pointer())
         with cgutils.for_range(builder, parts) as loop:
             builder.store(_start(builder, loop.index, total, parts), _counter(builder, counters, loop.index))
@@ -91,27 +90,17 @@ def _share_out(typing: Any, function: Any, count: Any, arguments: Any, numbers: 
         for k, value in enumerate(shared):
             builder.store(value, cgutils.gep_inbounds(builder, record, 0, k))
         run = _runner(context, builder.module, compiled, inner, record.type, len(numbers))
-        # Numba's threads call run((part, record), (how many parts, ), ...), part by part or several in one go.
-        places = cgutils.alloca_once(builder, BYTES, size=2)
-        lengths, steps = cgutils.alloca_once(builder, INTP), cgutils.alloca_once(builder, INTP, size=2)
-        builder.store(ir.Constant(BYTES, None), places)
-        builder.store(builder.bitcast(record, BYTES), cgutils.gep(builder, places, 1))
-        builder.store(parts, lengths)
-        builder.store(INTP(1), steps)
-        builder.store(INTP(0), cgutils.gep(builder, steps, 1))
         with builder.if_else(builder.icmp_signed(">", parts, INTP(1))) as (several, alone):
             with several:
                 python = context.get_python_api(builder)
                 lock = python.gil_ensure()
                 state = python.save_thread()  # other threads of Python may go on meanwhile
-                parallel_for = _external(builder, ir.VoidType(), [BYTES] * 5 + [INTP] * 3, "numba_parallel_for")
-                operands = [builder.bitcast(each, BYTES) for each in (run, places, lengths, steps)]
-                builder.call(parallel_for, [*operands, ir.Constant(BYTES, None), INTP(0), INTP(2), parts])
+                hand_over(context, builder, run, record, parts)
                 python.restore_thread(state)
                 python.gil_release(lock)
             with alone:
-                builder.call(run, [places, lengths, steps, ir.Constant(BYTES, None)])
-        context.nrt.free(builder, builder.bitcast(counters, BYTES))
+                builder.call(run, [INTP(0), builder.ptrtoint(record, INTP)])
+        context.nrt.free(builder, builder.bitcast(counters, cgutils.voidptr_t))
         # Numba offers no public way to hand on a status that has lain in memory.
         failure = (builder.load(cgutils.gep_inbounds(builder, record, 0, k)) for k in (FAILED, FAILED + 1))
         status = context.call_conv._get_return_status(builder, *failure)
@@ -135,7 +124,7 @@ def _start(builder: Any, part: Any, total: Any, parts: Any) -> Any:
 
 
 def _counter(builder: Any, counters: Any, part: Any) -> Any:
-    return cgutils.gep(builder, counters, builder.mul(part, INTP(CACHE_LINE)))
+    return cgutils.gep(builder, counters, builder.mul(part, INTP(LINE)))
 
 
 def _external(builder: Any, result: Any, arguments: Any, name: str) -> Any:
@@ -152,26 +141,18 @@ def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
 
 
 def _runner(context: Any, module: Any, compiled: Any, inner: Any, record_type: Any, numbers: int) -> Any:
-    """A function for Numba's threads: the run of part ``places[0]``, then what is left of the others'.
-
-    The same for the ``lengths[0]`` - 1 parts that follow.
-    """
-    kind = ir.FunctionType(ir.VoidType(), [BYTES.as_pointer(), INTP.as_pointer(), INTP.as_pointer(), BYTES])
+    """A function (worker, record) for the pool: the run of the worker's own, then what is left of the others'."""
+    kind = ir.FunctionType(ir.VoidType(), [INTP, INTP])
     run = ir.Function(module, kind, name=module.get_unique_name("for_each.run"))
     run.linkage = "internal"
     builder = ir.IRBuilder(run.append_basic_block("entry"))
-    places, lengths, _, _ = run.args
-    record = builder.bitcast(builder.load(cgutils.gep(builder, places, 1)), record_type)
+    worker = run.args[0]
+    record = builder.inttoptr(run.args[1], record_type)
     parts, total, claim, counters, _, _, *arguments = (
         builder.load(cgutils.gep_inbounds(builder, record, 0, k)) for k in range(len(record_type.pointee.elements))
     )
-    first = builder.ptrtoint(builder.load(places), INTP)
     function = context.declare_function(module, compiled.fndesc)
-    beyond = builder.add(first, builder.load(lengths))
-    with (
-        cgutils.for_range_slice(builder, first, beyond, INTP(1), INTP) as (worker, _),
-        cgutils.for_range(builder, parts) as turn,
-    ):
+    with cgutils.for_range(builder, parts) as turn:
         part = builder.srem(builder.add(worker, turn.index), parts)
         end = _start(builder, builder.add(part, INTP(1)), total, parts)
         counter = _counter(builder, counters, part)
@@ -205,9 +186,16 @@ def run_part(
     call(program, (part, parts, worker, scan, phases, first, second, third, fourth))
 
 
-@njit(threaded=True, error_model="numpy", no_cfunc_wrapper=True)
+@njit(error_model="numpy", no_cfunc_wrapper=True)
 def in_parallel(
     program: int, parts: int, scan: Any, phases: Any, first: Any, second: Any, third: Any, fourth: Any
 ) -> None:
-    """Runs ``program(kind, part, parts, worker, scan, phases, four arrays)`` for each part; see ``for_each_worker``."""
-    for_each_worker(run_part, parts, (program, parts, scan, phases, first, second, third, fourth))
+    """Runs ``program(kind, part, parts, worker, scan, phases, four arrays)`` for each part; see ``for_each_worker``.
+
+    Where the arrays hold ``FEW`` numbers all together, in this thread alone.
+    """
+    if first.size + second.size + third.size + fourth.size <= FEW:
+        for part in range(parts):
+            run_part(program, parts, scan, phases, first, second, third, fourth, 0, part)
+    else:
+        for_each_worker(run_part, parts, (program, parts, scan, phases, first, second, third, fourth))

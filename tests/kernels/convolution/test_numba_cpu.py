@@ -10,20 +10,17 @@ import pytest
 
 from minires_kernels import Window, arena
 from minires_kernels.convolution import _geometry, _plans, numba_cpu
+from minires_kernels.convolution._kept import PLANS
 from minires_kernels.simd import kinds, registers, vector
 from tests.kernels.cases import convolved
-
-PLANS = (_plans.plan_forward, _plans.plan_grad_input, _plans.plan_grad_weight)
 
 
 @pytest.fixture
 def fresh_plans():
     """Plans made under a test's settings stay in the test."""
-    for plan in PLANS:
-        plan.cache_clear()
+    PLANS.clear()
     yield
-    for plan in PLANS:
-        plan.cache_clear()
+    PLANS.clear()
 
 
 def arguments(rng, x_shape, O, window, groups=1, dtype="float32"):
@@ -72,8 +69,7 @@ def test_bands_and_blocks_of_images_change_no_result(monkeypatch, fresh_plans, r
     x, weight, grad_output = arguments(rng, (5, 7, 9, 8), 6, window)
     whole = all_three(x, weight, grad_output, window)
     assert_right(whole, x, weight, grad_output, window)
-    for plan in PLANS:
-        plan.cache_clear()
+    PLANS.clear()
     monkeypatch.setattr(_geometry, "PACKED_BYTES", packed_bytes)
     cut = all_three(x, weight, grad_output, window)
     np.testing.assert_array_equal(cut[0], whole[0])
