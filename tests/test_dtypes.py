@@ -369,5 +369,5 @@ def test_no_type_of_integers_holds_uint64_and_int64(op):
 
 @pytest.mark.parametrize("dtype", [None, np.float64(0.5), np.zeros(2)], ids=str)
 def test_what_numpy_would_read_a_type_from_is_no_type(dtype):
-    with pytest.raises(TypeError, match="astype: expected a NumPy dtype such as numpy.float32, got"):
+    with pytest.raises(TypeError, match=r"astype: expected a NumPy dtype such as numpy\.float32, got"):
         Tensor([1.0]).astype(dtype)
