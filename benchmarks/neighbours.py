@@ -134,7 +134,7 @@ Results = dict[tuple[str, str], Times]
 
 
 def measure(ways: list[str], rounds: int, steps: int, threads: int) -> Results:
-    """Times by (way, case). A round in which others used the cores counts too: say so, and measure on a quiet machine."""
+    """Times by (way, case). Rounds in which others used the cores count too: how busy these were is printed."""
     workers = {way: [Worker(WAYS[way], threads) for _ in range(2)] for way in ways}
     results: Results = {(way, case): Times() for way in ways for case in ("alone", "two at once", "beside a loop")}
     try:
