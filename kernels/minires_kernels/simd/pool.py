@@ -11,8 +11,8 @@ only one of the threads is left, waited for ever. Here instead
   have come in. If none did, it has done all pieces itself;
 - **a thread that waits soon sleeps.** It looks for an open door ``LOOKS`` times, some microseconds, and from then on
   costs nothing. Awake, it is there at once, as the kernels of a training step want it, which follow each other closely;
-  asleep, it takes some ten microseconds to wake, and meanwhile the others have begun. (To give the core away between two
-  looks, by ``sched_yield``, was tried: among many neighbours it took three times as long as to sleep.);
+  asleep, it takes some ten microseconds to wake, and meanwhile the others have begun. (To give the core away between
+  looks, by ``sched_yield``, was tried, and is slower among many neighbours: who sleeps gets a core back sooner);
 - **after a fork** the child gets helpers of its own.
 
 One job is done at a time. Who brings another meanwhile (a second thread of Python; a piece that shares out pieces)
