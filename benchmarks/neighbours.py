@@ -87,8 +87,7 @@ class Worker:
             stdout=subprocess.PIPE, env={**kept, **RETAINING_MALLOC, "NUMBA_NUM_THREADS": str(threads), **settings},
         )  # fmt: skip
 
-    def wait_until_ready(self) -> None:
-        if self._read() != "ready\n":
+        if self._read() != "ready\n":  # one after the other: the first compiles for all
             raise RuntimeError("neighbours: a process failed before it was ready (see above); nothing timed")
 
     def start(self, steps: int) -> None:
@@ -134,13 +133,12 @@ Results = dict[tuple[str, str], Times]
 
 
 def measure(ways: list[str], rounds: int, steps: int, threads: int) -> Results:
-    """Times by (way, case). A round in which others used the cores counts too: say so, and measure on a quiet machine."""
-    workers = {way: [Worker(WAYS[way], threads) for _ in range(2)] for way in ways}
+    """Times by (way, case). Rounds in which others used the cores count too: how busy these were is printed."""
+    workers: dict[str, list[Worker]] = {way: [] for way in ways}
     results: Results = {(way, case): Times() for way in ways for case in ("alone", "two at once", "beside a loop")}
     try:
-        for pair in workers.values():
-            for worker in pair:
-                worker.wait_until_ready()
+        for way in 2 * ways:
+            workers[way].append(Worker(WAYS[way], threads))
         order, shuffler, load = list(ways), random.Random(0), ForeignLoad()
         for _ in range(rounds):
             shuffler.shuffle(order)

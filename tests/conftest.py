@@ -10,16 +10,6 @@ import pytest
 from minires_kernels.environment import cores, prepare
 
 
-def pytest_configure(config):
-    """With ``-n``, a thread that waits for another gives its core away: the processes inherit this setting.
-
-    OpenMP's threads spin while they wait, which is quickest where each has a core of its own. Where processes share the
-    cores, a thread spins while that for which it waits would compute, and small kernels take a hundred times as long.
-    """
-    if config.getoption("numprocesses", None):
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-
 def numba_of_a_process_among_others():
     """Numba; None where it isn't installed, or where this process has all cores for itself."""
     if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)) < 2:

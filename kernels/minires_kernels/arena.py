@@ -16,6 +16,7 @@ from another geometry once made gradients wrong by a factor of a million while t
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -87,6 +88,8 @@ class _Results:
 
 
 _results = _Results()
+if hasattr(os, "register_at_fork"):  # a child has no thread that would ever give the lock back
+    os.register_at_fork(after_in_child=_results.lock._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 class _Lease:

@@ -10,7 +10,8 @@ of Python at once, gets a lock.
 can both write file 3: a third process then runs one function's machine code under the name of another, and computes
 nonsense. A damaged file ends it in an exception, and an edited module that a kernel imports isn't noticed. Here a file
 is named after everything that its machine code depends on, written elsewhere and moved into place, and begins with its
-own checksum. It is used only if nobody else can have put it there (``private``), for what it holds is run. Whatever is wrong with a file or a folder costs the time to compile again, and one warning.
+own checksum. It is used only if nobody else can have put it there (``private``), for what it holds is run. Whatever is
+wrong with a file or a folder costs the time to compile again, and one warning.
 
 Imported, this module needs NumPy alone, so that anybody may ask :func:`cache_folder` or :func:`watch`.
 """
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from minires_kernels import private
-from minires_kernels.environment import warn_once, waiting_briefly
+from minires_kernels.environment import waiting_briefly, warn_once
 
 PACKAGE = Path(__file__).parent
 SUFFIX = ".kernel"
@@ -80,11 +81,12 @@ def _numba() -> Any:
 _turn = threading.RLock()
 _forked = threading.Event()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: (_turn._at_fork_reinit(), _forked.set()))  # type: ignore[attr-defined]
+    os.register_at_fork(after_in_child=_turn._at_fork_reinit)  # type: ignore[attr-defined]
+    os.register_at_fork(after_in_child=_forked.set)
 
 
 def _guarded(dispatcher: Any) -> Any:
-    """``dispatcher``, whose loops are shared out by Numba (prange), kept from the two ways in which that ends a process.
+    """``dispatcher``, whose prange Numba shares out, kept from the two ways in which that ends a process.
 
     Two threads enter Numba's layer "workqueue" at once; a process made by fork enters that of GNU's OpenMP.
     """
@@ -266,7 +268,7 @@ def cache_folder() -> Path | None:
 
 
 def _warn_of_refused(refused: list[str], folder: Path, wanted: str | None) -> None:
-    """Say so if kernels are kept elsewhere than the user wanted, or than they would be if nobody else could write there.
+    """Say so if kernels are kept elsewhere than the user wanted, or because others could write there.
 
     A package that is installed for all users has a ``__pycache__`` that isn't ours: nothing to worry about.
     """

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import compare, kernels, results, roofline, startup, timing, training_step
+from benchmarks import compare, kernels, neighbours, results, roofline, startup, timing, training_step
 from benchmarks.cases import CASES, LAYERS, Case
 from minires import models, nn
 from minires.inspection import summary
@@ -253,6 +253,14 @@ def test_a_part_of_the_results_is_not_recorded_for_all_of_them(name, arguments, 
     done = program(name, *arguments, "--record", folder=tmp_path)
     assert done.returncode == 2
     assert "--record replaces the results of " in done.stderr
+
+
+def test_the_table_of_neighbours_says_how_many_times_the_fair_time_each_case_takes(capsys):
+    seconds = {"alone": [1.0, 1.0, 2.0], "two at once": [2.0, 3.0, 3.0], "beside a loop": [9.0, 8.0, 9.0]}
+    rows = neighbours.report({("default", case): timing.Times(each) for case, each in seconds.items()}, 1)
+    assert [row["times_the_fair_time"] for row in rows][:2] == [1.0, 1.5]
+    assert [row["median_s"] for row in rows] == [1.0, 3.0, 9.0]
+    assert "two at once" in capsys.readouterr().out
 
 
 def write_results(path, machine, seconds):

@@ -220,10 +220,10 @@ def test_adaptive_refuses(arguments, error, message):
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_max_pool2d_says_where_the_maxima_are(shape, requires_grad):
     x = Tensor(np.random.default_rng(3).standard_normal(shape), requires_grad=requires_grad)
-    y, where = functional.max_pool2d(x, 3, 2, 1, return_indices=True)
+    y, where = max_pool2d(x, 3, 2, 1, return_indices=True)
     assert (where.shape, where.dtype, where.requires_grad) == (y.shape, np.int64, False)
     planes, places = x.data.reshape(-1, 30), where.data.reshape(-1, where.shape[-2] * where.shape[-1])
     np.testing.assert_array_equal(np.take_along_axis(planes, places, 1).reshape(y.shape), y.data)
-    np.testing.assert_array_equal(functional.max_pool2d(x, 3, 2, 1).data, y.data)
+    np.testing.assert_array_equal(max_pool2d(x, 3, 2, 1).data, y.data)
     with pytest.raises(TypeError, match="max_pool2d: return_indices must be True or False, got 1"):
-        functional.max_pool2d(x, 3, return_indices=1)
+        max_pool2d(x, 3, return_indices=1)

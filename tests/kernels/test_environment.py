@@ -111,9 +111,15 @@ def test_a_processor_without_avx_has_shorter_vectors_and_hears_of_it(compiled):
 def test_the_smallest_threading_layer_survives_two_threads_at_once(compiled):
     after = """
         import numba, threading
+        from minires_kernels.jit import njit
+        @njit(parallel=True, cache=False)
+        def double(x):
+            for i in numba.prange(x.size):
+                x[i] *= 2
+        double(np.ones(100))
         def repeat():
             for _ in range(100):
-                patches.im2col(x, Window.of(2))
+                double(np.ones(100))
         threads = [threading.Thread(target=repeat) for _ in range(2)]
         for thread in threads:
             thread.start()

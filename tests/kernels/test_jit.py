@@ -225,7 +225,7 @@ def test_a_folder_that_others_may_write_gives_way_to_another_with_one_warning(ru
 
 
 def test_kernels_of_another_user_are_not_run(run, monkeypatch):
-    """His folder, in a place for all, under the name that we are about to use: he has computed the checksums himself."""
+    """His folder, in a place for all, under the name that we are about to use; the checksums are his, and right."""
     run()
     monkeypatch.setattr(os, "geteuid", lambda: 4321)
     monkeypatch.setattr(private, "read_bytes", lambda path: pytest.fail(f"{path} is read"))

@@ -127,7 +127,7 @@ def test_a_file_of_another_user_is_not_read(folder, monkeypatch):
 def test_a_file_that_others_may_write_is_not_read(folder):
     (folder / "file").write_bytes(b"perhaps not own")
     (folder / "file").chmod(0o606)
-    with pytest.raises(PermissionError, match="others may write in .*file"):
+    with pytest.raises(PermissionError, match=r"others may write in .*file"):
         private.read_bytes(folder / "file")
 
 

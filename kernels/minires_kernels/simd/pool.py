@@ -9,9 +9,10 @@ only one of the threads is left, waited for ever. Here instead
 - **nobody waits for a thread that hasn't come.** A job has an open door. A helper that finds it open takes a seat and
   works; when the one who brought the job has nothing left to do, it closes the door, and waits for those alone that
   have come in. If none did, it has done all pieces itself;
-- **a thread that waits gives its core away.** It looks for an open door, and between two looks lets others run who want
-  that core. After ``LOOKS`` it goes to sleep, and from then on costs nothing. Awake, it is there within a microsecond,
-  as the kernels of a training step want it, which follow each other in a few; asleep, it takes some ten to wake;
+- **a thread that waits soon sleeps.** It looks for an open door ``LOOKS`` times, some microseconds, and from then on
+  costs nothing. Awake, it is there at once, as the kernels of a training step want it, which follow each other closely;
+  asleep, it takes some ten microseconds to wake, and meanwhile the others have begun. (To give the core away between
+  looks, by ``sched_yield``, was tried, and is slower among many neighbours: who sleeps gets a core back sooner);
 - **after a fork** the child gets helpers of its own.
 
 One job is done at a time. Who brings another meanwhile (a second thread of Python; a piece that shares out pieces)
@@ -47,9 +48,9 @@ ITEM = types.intp.bitwidth // 8
 LINE = 64 // ITEM
 """Words of a cache line: what different threads write lies in different lines, or they would wait for each other."""
 
-LOOKS = 100
-"""How often a helper looks for a job before it sleeps, and a caller for a helper: each takes half a microsecond where
-nobody else wants the core. The gaps between the kernels of a training step are a fifth of that all."""
+LOOKS = 300
+"""How often a helper looks for a job before it sleeps, and a caller for a helper: each takes some 50 ns. See
+``benchmarks.neighbours``, which measures others."""
 
 SHARE_OUT, HELPERS, PATIENCE = range(3)  # read by all, written at start: an address, a number, and LOOKS
 OWNER = LINE  # whether somebody's job is being done

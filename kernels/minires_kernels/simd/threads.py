@@ -31,7 +31,6 @@ from minires_kernels.jit import njit
 from minires_kernels.simd.calls import call
 from minires_kernels.simd.pool import INTP, LINE, hand_over
 
-
 CLAIMS = 16
 """Times that a thread goes and takes of its run, if none is taken from it: each time costs some ten nanoseconds, and at
 the end a thread waits for others at most as long as these need for what they took last."""
