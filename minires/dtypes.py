@@ -73,6 +73,8 @@ def to_array(data: Any, name: str) -> Array:
 def checked_dtype(dtype: Any, name: str) -> np.dtype[Any]:
     """``dtype`` as a NumPy type of native byte order. Raises TypeError, which begins with ``name``, if unsupported."""
     try:
+        if dtype is None or isinstance(dtype, (np.generic, np.ndarray)):
+            raise TypeError("NumPy would take None for float64, and a number for its own type")
         native: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
     except (TypeError, ValueError) as error:  # a ValueError for something that has another library's dtype
         raise TypeError(f"{name}: expected a NumPy dtype such as numpy.float32, got {dtype!r}") from error

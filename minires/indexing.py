@@ -36,7 +36,7 @@ def index_error(index: Any, shape: tuple[int, ...], error: Exception) -> IndexEr
     """The IndexError for ``x[index]`` on an x of ``shape``, which NumPy refused with ``error``."""
     parts = index if isinstance(index, tuple) else (index,)
     faults = (_fault(part) for part in parts)
-    reason = next((fault for fault in faults if fault), None) or _fault_of_all(parts, len(shape)) or str(error).strip()
+    reason = next((fault for fault in faults if fault), None) or _misfit(parts, shape) or str(error).strip()
     return IndexError(f"Tensor index: {reason}; shape {shape}")
 
 
@@ -60,12 +60,40 @@ def _fault(part: Any) -> str | None:
     return None if part is None or part is Ellipsis or isinstance(part, int) else f"{_ALLOWED}, got {described(part)}"
 
 
-def _fault_of_all(parts: tuple[Any, ...], ndim: int) -> str | None:
-    """What is wrong with parts that are right, each by itself."""
+def _misfit(parts: tuple[Any, ...], shape: tuple[int, ...]) -> str | None:
+    """What is wrong with parts that are right, each by itself, on an x of ``shape``."""
     if sum(part is Ellipsis for part in parts) > 1:
         return "only one `...` may stand in an index"
-    taken = 0
-    for part in parts:
-        is_mask = hasattr(part, "dtype") and part.dtype.kind == "b"
-        taken += part.ndim if is_mask else part is not None and part is not Ellipsis and not isinstance(part, bool)
-    return f"too many indices: they name {taken} axes, the tensor has {ndim} axes" if taken > ndim else None
+    arrays = [None if part is Ellipsis or isinstance(part, slice) else np.asarray(part) for part in parts]
+    taken = [_axes_taken(part, array) for part, array in zip(parts, arrays, strict=True)]
+    if sum(taken) > len(shape):
+        return f"too many indices: they name {sum(taken)} axes, the tensor has {len(shape)} axes"
+    axis = 0
+    for position, (part, array) in enumerate(zip(parts, arrays, strict=True)):
+        if part is Ellipsis:
+            axis = len(shape) - sum(taken[position:])
+        elif array is not None and taken[position]:
+            fault = _outside(array, axis, shape[axis : axis + taken[position]])
+            if fault:
+                return fault
+        axis += taken[position]
+    chosen = [array.shape for array, axes in zip(arrays, taken, strict=True) if array is not None and axes]
+    return f"the arrays in an index must broadcast to one shape, got {', '.join(map(str, chosen))}" if chosen else None
+
+
+def _axes_taken(part: Any, array: Any) -> int:
+    """How many axes one part of an index names."""
+    if part is None or part is Ellipsis or isinstance(part, bool):
+        return 0
+    return array.ndim if array is not None and array.dtype.kind == "b" else 1
+
+
+def _outside(array: Any, axis: int, lengths: tuple[int, ...]) -> str | None:
+    """Which element of an integer or boolean array lies outside of the axes of these ``lengths``, from ``axis`` on."""
+    if array.dtype.kind == "b":
+        for along, (own, length) in enumerate(zip(array.shape, lengths, strict=True), start=axis):
+            if own != length:
+                return f"a boolean index has {own} elements along axis {along}, the tensor has {length}"
+        return None
+    wrong = array[(array < -lengths[0]) | (array >= lengths[0])]
+    return f"index {wrong[0]} lies outside of axis {axis}, which has {lengths[0]} elements" if wrong.size else None

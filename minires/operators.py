@@ -7,7 +7,7 @@ applies a Function.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -110,6 +110,16 @@ class Operators(Reductions):
             return self._apply(algebra.Index(plain_index(index, array_module(self.data), Operators)), self)
         except (IndexError, TypeError, ValueError) as error:
             raise index_error(index, self.shape, error) from error
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len: a 0-d tensor has no length; its number is x.item()")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.ndim:
+            raise TypeError("iteration: a 0-d tensor has no rows; its number is x.item()")
+        return (self[i] for i in range(len(self)))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(

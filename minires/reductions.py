@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minires import algebra, extremes
-from minires.arguments import Axis, any_axes, flag, integer, one_axis, reduced_axes
+from minires.arguments import Axis, reduced_axes, require_axes, require_axis, require_flag, require_integer
 from minires.graph import as_array
 from minires.shapes import Shapes
 from minires.vocabulary import torch_keywords
@@ -73,7 +73,7 @@ class Reductions(Shapes):
         Tensor(1., () float32)
         """
         axes, kept = self._over("var", axis, keepdims)
-        lost = integer("var", "correction", correction)
+        lost = require_integer("var", "correction", correction)
         if lost < 0:
             raise ValueError(f"var: correction must not be negative, got {lost}")
         if self._count(axes) <= lost:
@@ -147,13 +147,14 @@ class Reductions(Shapes):
         return self._constant(as_array(self.data.all(axes, keepdims=kept)))
 
     def _position(self, op: str, axis: Any, keepdims: Any) -> Tensor:
-        chosen = None if axis is None else one_axis(op, axis, self.shape, form="an integer or None")
-        _, kept = self._over(op, chosen, keepdims, at_least_one=True)
+        if axis is not None:
+            axis = require_axis(op, axis, self.ndim, f"shape {self.shape}", form="an integer or None")
+        chosen, kept = self._over(op, axis, keepdims, at_least_one=True)
         return self._constant(as_array(getattr(self.data, op)(chosen, keepdims=kept)))
 
     def _over(self, op: str, axis: Any, keepdims: Any, *, at_least_one: bool = False) -> tuple[Axis, bool]:
         """The two arguments that all reductions have, checked."""
-        axes, kept = any_axes(op, axis, self.shape), flag(op, "keepdims", keepdims)
+        axes, kept = require_axes(op, axis, self.ndim, f"shape {self.shape}"), require_flag(op, "keepdims", keepdims)
         if at_least_one and not self._count(axes):
             raise ValueError(f"{op}: there must be at least one element, but axis {axis} has none; shape {self.shape}")
         return axes, kept

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minires import algebra
-from minires.arguments import integer, one_axis
+from minires.arguments import require_axis, require_integer
 from minires.function import Function
 from minires.vocabulary import torch_keywords
 from minires_kernels.arrays import Array
@@ -101,8 +101,8 @@ class Shapes:
         (2, 12)
         """
         lengths = self.shape or (1,)  # a number becomes one axis of length 1
-        start = one_axis("flatten", start_axis, lengths, name="start_axis") % len(lengths)
-        end = one_axis("flatten", end_axis, lengths, name="end_axis") % len(lengths)
+        start = require_axis("flatten", start_axis, len(lengths), f"shape {self.shape}", name="start_axis")
+        end = require_axis("flatten", end_axis, len(lengths), f"shape {self.shape}", name="end_axis")
         if start > end:
             raise ValueError(f"flatten: start_axis {start_axis} lies behind end_axis {end_axis}; shape {self.shape}")
         merged = math.prod(lengths[start : end + 1])
@@ -129,8 +129,8 @@ class Shapes:
         (2, 4, 3)
         """
         order = list(range(self.ndim))
-        first = one_axis("transpose", axis0, self.shape, name="axis0")
-        second = one_axis("transpose", axis1, self.shape, name="axis1")
+        first = require_axis("transpose", axis0, self.ndim, f"shape {self.shape}", name="axis0")
+        second = require_axis("transpose", axis1, self.ndim, f"shape {self.shape}", name="axis1")
         order[first], order[second] = order[second], order[first]
         return self.permute(order)
 
@@ -151,4 +151,4 @@ _LONGEST = np.iinfo(np.intp).max
 def _integers(op: str, name: str, values: tuple[Any, ...]) -> tuple[int, ...]:
     """``values``, or the one tuple or list among them, as integers."""
     listed = values[0] if len(values) == 1 and isinstance(values[0], Sequence) else values
-    return tuple(integer(op, name, value) for value in listed)
+    return tuple(require_integer(op, name, value) for value in listed)

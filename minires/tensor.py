@@ -8,20 +8,19 @@ reference cycles: a graph lives as long as its last tensor and dies with it, by 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from minires import algebra
 from minires.arguments import type_name
-from minires.display import html_table
+from minires.conversions import Conversions
 from minires.dtypes import admit, admit_like, to_array
 from minires.function import Function, origin_of_call, place
 from minires.graph import BackwardHook, HookHandle, tracking, walk, watching
 from minires.operators import Operators
 from minires_kernels import forced
-from minires_kernels.arrays import Array, array_module, checked_device, device_of, to_cpu
+from minires_kernels.arrays import Array, array_module, checked_device, device_of
 
 _numbers = itertools.count()  # of Functions and of changes: what came first, in one order
 
@@ -124,7 +123,7 @@ def _listing(inputs: tuple[Tensor | None, ...]) -> str:
     return ", ".join(f"{tensor.shape} {tensor.dtype}" for tensor in inputs if tensor is not None)
 
 
-class Tensor(Operators):
+class Tensor(Operators, Conversions):
     """An array that remembers how it was made.
 
     ``data``: a NumPy or CuPy array, or anything that ``numpy.asarray`` takes; Python numbers become float32 (integers
@@ -227,89 +226,9 @@ class Tensor(Operators):
         """Whether no Function made it: a parameter, an input, a constant."""
         return self.creator is None
 
-    def item(self) -> float:
-        """Its only element as a Python number. Raises ValueError when it has more than one."""
-        if self.size != 1:
-            raise ValueError(
-                f"item: the tensor must have one element, but its shape is {self.shape}; x.tolist() gives all of them"
-            )
-        return self.data.item()  # type: ignore[no-any-return]
-
-    def tolist(self) -> Any:
-        """Its elements as Python numbers, in lists as deep as it has axes."""
-        return self.data.tolist()
-
-    def numpy(self) -> np.ndarray[Any, Any]:
-        """Its data as a NumPy array; shares memory on the CPU."""
-        return to_cpu(self.data)
-
     def detach(self) -> Tensor:
         """A tensor of the same data (shared, not copied) that no gradient passes through."""
         return Tensor(self.data)
-
-    def __repr__(self) -> str:
-        made = f", {self.creator!r}" if self.creator is not None else ", requires_grad" if self.requires_grad else ""
-        return f"{type(self).__name__}({self._content()}, {self.shape} {self.dtype}{made})"
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: a row for each of its properties."""
-        rows = [("shape", str(self.shape)), ("dtype", str(self.dtype)), ("data", self._content())]
-        if self.creator is not None:
-            rows.append(("made by", f"{self.creator!r}{self.creator.where()}"))
-        rows.append(("requires grad", str(self.requires_grad)))
-        return html_table((), rows, left=(0, 1), title=type(self).__name__)
-
-    def _content(self) -> str:
-        """Its numbers in a line or, of more than 8, what sums them up."""
-        if self.size <= 8:
-            return " ".join(np.array2string(to_cpu(self.data), precision=4, separator=", ").split())
-        if self.dtype.kind != "f":
-            return "..."
-        with np.errstate(all="ignore"):  # infinities have no standard deviation
-            return f"mean {float(self.data.mean()):.4g}, std {float(self.data.std()):.4g}"
-
-    def __len__(self) -> int:
-        if not self.ndim:
-            raise TypeError("len: a 0-d tensor has no length; its number is x.item()")
-        return self.shape[0]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if not self.ndim:
-            raise TypeError("iteration: a 0-d tensor has no rows; its number is x.item()")
-        return (self[i] for i in range(len(self)))
-
-    def __bool__(self) -> bool:
-        if self.size != 1:
-            raise ValueError(
-                f"bool: a tensor of shape {self.shape} isn't true or false as a whole; "
-                "ask for .any() or .all() of it, or take one element's .item()"
-            )
-        return bool(self.item())
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __index__(self) -> int:
-        if self.dtype.kind == "f" or self.size != 1:
-            raise TypeError(
-                f"index: only a tensor of one integer can be an index or a length, got {self.shape} {self.dtype}"
-            )
-        return int(self.item())
-
-    def __format__(self, form: str) -> str:
-        """Its repr; or its only element in a number's own format, as in ``f"{loss:.3f}"``."""
-        return format(self.item(), form) if form else repr(self)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        if self.requires_grad:
-            raise RuntimeError(
-                "numpy.asarray: the tensor requires a gradient, which NumPy would lose; use tensor.data or, to join "
-                "tensors, minires.functional.stack or concatenate"
-            )
-        return np.array(to_cpu(self.data), dtype=dtype, copy=copy)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For copy and pickle: its array, its gradient and its settings; not its hooks.

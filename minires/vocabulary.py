@@ -91,7 +91,9 @@ def torch_keywords(function: Callable[P, R]) -> Callable[P, R]:
         for theirs in kwargs.keys() & meanings.keys() if kwargs else ():
             ours = meanings[theirs]
             if ours in kwargs or own.index(ours) < len(args):
-                raise TypeError(f"{function.__name__}: {theirs} is torch's name of {ours}; both were given")
+                raise TypeError(
+                    f"{function.__name__}: {ours} and {theirs} are two names of one argument; give one of them"
+                )
             kwargs[ours] = kwargs.pop(theirs)
         return function(*args, **kwargs)
 

@@ -34,7 +34,7 @@ ORDER = (
     ("minires.arguments", "minires.display", "minires.dtypes", "minires.vocabulary"),
     ("minires.function",),
     ("minires.algebra", "minires.extremes", "minires.graph", "minires.indexing"),
-    ("minires.shapes", "minires.reductions", "minires.operators"),
+    ("minires.shapes", "minires.reductions", "minires.operators", "minires.conversions"),
     ("minires.tensor",),
     ("minires.functional",),
     ("minires.nn",),

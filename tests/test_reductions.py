@@ -126,13 +126,13 @@ def test_the_variance_along_an_axis_of_nothing_is_empty_where_it_is_defined():
 # ---- what is refused, in our words ---------------------------------------------------------------
 
 NO_AXES = [
-    (1.0, r"axis must be an integer.*got float 1\.0"),
-    ("a", r"axis must be an integer.*got str 'a'"),
-    (True, r"axis must be an integer.*got bool True"),
-    (np.True_, r"axis must be an integer.*got bool"),
-    (np.ones(2), r"axis must be an integer.*got ndarray"),
-    ({0}, r"axis must be an integer.*got set"),
-    (Tensor([1.0]), r"axis must be an integer.*got Tensor"),
+    (1.0, r"axis must be an integer.*got 1\.0"),
+    ("a", r"axis must be an integer.*got 'a'"),
+    (True, r"axis must be an integer.*got True"),
+    (np.True_, r"axis must be an integer.*got np\.True_"),
+    (np.ones(2), r"axis must be an integer.*got array"),
+    ({0}, r"axis must be an integer.*got \{0\}"),
+    (Tensor([1.0]), r"axis must be an integer.*got a Tensor of shape \(1,\); use .item"),
 ]
 
 
@@ -146,9 +146,9 @@ def test_an_axis_that_is_no_integer_is_refused(method, axis, message):
 @pytest.mark.parametrize("method", REDUCTIONS)
 def test_axes_that_are_not_integers_or_not_there_or_come_twice_are_refused(method):
     reduce = getattr(Tensor(np.ones((2, 3))), method)
-    with pytest.raises(TypeError, match=rf"^{method}: axis must be an integer.*got float 0\.5"):
+    with pytest.raises(TypeError, match=rf"^{method}: axis must be an integer.*got 0\.5"):
         reduce((0, 0.5))
-    with pytest.raises(TypeError, match=rf"^{method}: axis must be an integer.*got tuple"):
+    with pytest.raises(TypeError, match=rf"^{method}: axis must be an integer.*got \(0,\)"):
         reduce([(0,)])
     with pytest.raises(ValueError, match=rf"^{method}: axis 2 doesn't exist in shape \(2, 3\)"):
         reduce((0, 2))
@@ -158,7 +158,7 @@ def test_axes_that_are_not_integers_or_not_there_or_come_twice_are_refused(metho
 
 @pytest.mark.parametrize("method", POSITIONS)
 def test_a_position_is_along_one_axis_or_all(method):
-    with pytest.raises(TypeError, match=f"^{method}: axis must be an integer or None, got tuple"):
+    with pytest.raises(TypeError, match=rf"^{method}: axis must be an integer or None, got \(0, 1\)"):
         getattr(Tensor(np.ones((2, 3))), method)((0, 1))
     with pytest.raises(ValueError, match=rf"^{method}: axis -3 doesn't exist in shape \(2, 3\)"):
         getattr(Tensor(np.ones((2, 3))), method)(-3)
@@ -216,9 +216,9 @@ def test_torch_s_keywords_mean_ours_and_both_are_refused(method):
     reduce = getattr(x, method)
     np.testing.assert_array_equal(reduce(dim=1, keepdim=True).data, reduce(axis=1, keepdims=True).data)
     for call in (lambda: reduce(axis=0, dim=0), lambda: reduce(0, dim=0)):
-        with pytest.raises(TypeError, match=rf"^{method}: dim is torch's name of axis; both were given"):
+        with pytest.raises(TypeError, match=rf"^{method}: axis and dim are two names of one argument"):
             call()
-    with pytest.raises(TypeError, match="keepdim is torch's name of keepdims; both were given"):
+    with pytest.raises(TypeError, match="keepdims and keepdim are two names of one argument"):
         reduce(0, keepdims=True, keepdim=True)
     with pytest.raises(TypeError, match="unexpected keyword argument 'dims'"):
         reduce(dims=0)

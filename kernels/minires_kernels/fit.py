@@ -19,11 +19,14 @@ import numpy as np
 from numpy import ndarray
 
 from minires_kernels.arrays import Array, array_module
+from minires_kernels.window import Window
 
 Shape: TypeAlias = tuple[int, ...]
 
 FLOATS = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
 """What kernels compute with, in the byte order of this machine."""
+
+REAL = int, float, np.integer, np.floating
 
 IMAGES = "N, C, H, W"
 WEIGHTS = "O, C/groups, KH, KW"
@@ -49,6 +52,35 @@ def image_shape(op: str, shape: Sequence[int]) -> tuple[int, int, int, int]:
     if min(N, C, H, W) < 0:
         raise ValueError(f"{op}: x_shape must be (N, C, H, W), four integers from 0 on, got {shape}")
     return N, C, H, W
+
+
+def integer(op: str, name: str, value: object, least: int) -> int:
+    """``value`` as an int. Raises TypeError for what isn't an integer, ValueError below ``least`` or beyond 64 bits."""
+    if type(value) is not int and not isinstance(value, np.integer):
+        raise TypeError(f"{op}: {name} must be an integer, got {value!r}")
+    if not least <= value < 1 << 62:
+        raise ValueError(f"{op}: {name} must be at least {least}, and less than 2^62, got {value}")
+    return int(value)
+
+
+def number(op: str, name: str, value: object) -> float:
+    """``value`` as a float: compiled loops take no other. Raises TypeError for what isn't a real number."""
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, REAL)):
+        raise TypeError(f"{op}: {name} must be a number, got {value!r}")
+    return float(value)
+
+
+def flag(op: str, name: str, value: object) -> bool:
+    """``value`` as a bool. Raises TypeError for what is neither True nor False."""
+    if value is not True and value is not False and not isinstance(value, np.bool_):
+        raise TypeError(f"{op}: {name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def require_window(op: str, window: object) -> None:
+    """Raise TypeError unless ``window`` is a Window."""
+    if not isinstance(window, Window):
+        raise TypeError(f"{op}: window must be a Window, got {window!r}; use Window.of(kernel_size, ...)")
 
 
 def require(op: str, **arrays: tuple[Array, Shape]) -> None:
@@ -106,14 +138,14 @@ def _judge(op: str, arrays: dict[str, tuple[Array, Shape]]) -> None:
 
 
 def _judged_array(op: str, name: str, x: Array) -> Array:
-    """``x``, if kernels take it: no list, and no subclass of NumPy's arrays whose operators mean something else."""
+    """``x``, if kernels take it: no list, and no subclass of NumPy's arrays that means something else."""
     try:
-        library = array_module(x)
+        array_module(x)
     except TypeError:
         raise TypeError(
             f"{op}: {name} must be a NumPy or CuPy array, got {type(x).__name__}; wrap it in numpy.asarray(...)"
         ) from None
-    if library is np and type(x) is not ndarray and not isinstance(x, (np.generic, np.memmap)):
+    if isinstance(x, (np.matrix, np.ma.MaskedArray)):
         raise TypeError(f"{op}: {name} must be a plain array, got {type(x).__name__}; use numpy.asarray({name})")
     return x
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from minires.arguments import require_axis
 from minires.function import Function
-from minires.functional.checks import also_dim, refuse_inplace, require_axis, require_tensor
+from minires.functional.checks import refuse_inplace, require_tensor
 from minires.tensor import Tensor, apply
+from minires.vocabulary import torch_keywords
 from minires_kernels import activation
 from minires_kernels.arrays import Array, array_module, total
 
@@ -110,7 +112,7 @@ def tanh(x: Tensor) -> Tensor:
     return apply(Tanh(), x)
 
 
-@also_dim
+@torch_keywords
 def softmax(x: Tensor, axis: int) -> Tensor:
     """e^x / sum(e^x) along ``axis`` (or ``dim``): positive numbers that sum to 1.
 
@@ -122,7 +124,7 @@ def softmax(x: Tensor, axis: int) -> Tensor:
     return apply(Softmax(_axis_of_numbers("softmax", x, axis)), x)
 
 
-@also_dim
+@torch_keywords
 def log_softmax(x: Tensor, axis: int) -> Tensor:
     """log(softmax(x)) along ``axis`` (or ``dim``), without the overflow. Errors as :func:`softmax`."""
     return apply(LogSoftmax(_axis_of_numbers("log_softmax", x, axis)), x)

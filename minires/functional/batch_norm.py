@@ -11,9 +11,10 @@ import math
 
 import numpy as np
 
+from minires.arguments import require_flag, require_number
 from minires.function import Function
 from minires.functional.activation import relu
-from minires.functional.checks import require_flag, require_number, require_tensor, shapes
+from minires.functional.checks import require_tensor, shapes
 from minires.tensor import Tensor, apply
 from minires_kernels import normalization
 from minires_kernels.arrays import Array, array_module

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-
-from minires.arguments import type_name
+from minires.arguments import require_flag, type_name
 from minires.tensor import Tensor
 from minires_kernels import Window
 from minires_kernels.arrays import Array, array_module
-from minires_kernels.window import is_integer, shown
-
-Result = TypeVar("Result")
+from minires_kernels.window import shown
 
 ADDRESSABLE = 1 << 47
 """Bytes that a process can address. An array of more can't be had on any machine, so that asking is a mistake."""
@@ -35,39 +30,6 @@ def require_tensor(op: str, name: str, value: object, *, ndim: int | None = None
         raise ValueError(f"{op}: {name} must be {form}, got shape {value.shape}")
 
 
-def require_number(op: str, name: str, value: object, *, least: float | None = None, most: float = math.inf) -> float:
-    """``value`` as a float. Raise TypeError unless it is a number.
-
-    With ``least``, raise ValueError unless it is finite and ``least`` <= it <= ``most``.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{op}: {name} must be a number, got {_named(value)}")
-    try:
-        number = float(value)
-    except OverflowError as error:
-        raise ValueError(f"{op}: {name} is a whole number beyond all floats, got {shown(value)}") from error
-    if least is not None and (not least <= number <= most or math.isinf(number)):
-        limits = f"a finite number of at least {least}" if most == math.inf else f"a number from {least} to {most}"
-        raise ValueError(f"{op}: {name} must be {limits}, got {shown(value)}")
-    return number
-
-
-def require_integer(op: str, name: str, value: object) -> int:
-    """``value`` as an int. Raise TypeError unless it is a whole number, ValueError for one beyond 64 bits."""
-    if not is_integer(value):
-        raise TypeError(f"{op}: {name} must be an integer, got {_named(value)}")
-    number: int = int(value)  # type: ignore[call-overload]
-    if not -(1 << 63) <= number < 1 << 63:
-        raise ValueError(f"{op}: {name} must be an integer of 64 bits, got {shown(value)}")
-    return number
-
-
-def require_flag(op: str, name: str, value: object) -> None:
-    """Raise TypeError unless ``value`` is True or False: a 2 or a "no" in its place was meant for something else."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{op}: {name} must be True or False, got {_named(value)}")
-
-
 def refuse_inplace(op: str, inplace: object) -> None:
     """Raise ValueError, with the reason, for an ``inplace`` that is True."""
     require_flag(op, "inplace", inplace)
@@ -76,14 +38,6 @@ def refuse_inplace(op: str, inplace: object) -> None:
             f"{op}: inplace=True would write into x, which the backward pass of what made x may still have to read; "
             "leave it out: x is freed as soon as nothing needs it"
         )
-
-
-def require_axis(op: str, axis: object, ndim: int, shape: str) -> int:
-    """``axis``, counted from the front. Raise TypeError or ValueError unless it is one of the ``ndim`` axes."""
-    number = require_integer(op, "axis", axis)
-    if not -ndim <= number < ndim:
-        raise ValueError(f"{op}: axis {number} doesn't exist in {shape}")
-    return number % ndim
 
 
 def as_array(op: str, name: str, value: object, *, like: Tensor) -> Array:
@@ -128,20 +82,6 @@ def require_image_fits(op: str, x: Tensor, window: Window, *, channels: int, cei
         require_addressable(op, shape, x.dtype, x=x)
 
 
-def also_dim(function: Callable[..., Result]) -> Callable[..., Result]:
-    """``function``, whose keyword ``axis`` may be called ``dim`` as well, as PyTorch calls it."""
-
-    @wraps(function)
-    def call(*arguments: Any, **options: Any) -> Result:
-        if "dim" in options:
-            if "axis" in options:
-                raise TypeError(f"{function.__name__}: axis and dim are two names of one argument; give one of them")
-            options["axis"] = options.pop("dim")
-        return function(*arguments, **options)
-
-    return call
-
-
 def batch_of_images(op: str, x: Tensor) -> tuple[Tensor, bool]:
     """(``x`` as (N, C, H, W), whether it was a single image (C, H, W) and so shall the result be)."""
     require_tensor(op, "x", x)
@@ -159,8 +99,3 @@ def without_batch(y: Tensor, is_single: bool) -> Tensor:
 def shapes(**tensors: Tensor | None) -> str:
     """``x (2, 3, 8, 8), weight (16, 4, 3, 3)``: the end of every message about shapes."""
     return ", ".join(f"{name} {tensor.shape}" for name, tensor in tensors.items() if tensor is not None)
-
-
-def _named(value: object) -> str:
-    """What stands in the place of a number: a Tensor by its kind and with the cure, anything else as it is."""
-    return f"a Tensor of shape {value.shape}; use .item()" if isinstance(value, Tensor) else shown(value)

@@ -7,15 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minires.arguments import require_integer
 from minires.function import Function
-from minires.functional.checks import (
-    batch_of_images,
-    require_image_fits,
-    require_integer,
-    require_tensor,
-    shapes,
-    without_batch,
-)
+from minires.functional.checks import batch_of_images, require_image_fits, require_tensor, shapes, without_batch
 from minires.functional.rearrange import pad
 from minires.tensor import Tensor, apply
 from minires_kernels import Window, convolution

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from minires.arguments import require_flag, require_generator, require_number
 from minires.function import Function
-from minires.functional.checks import require_flag, require_number, require_tensor
+from minires.functional.checks import require_tensor
 from minires.tensor import Tensor, apply
 from minires_kernels.arrays import Array, array_module
 
@@ -41,6 +42,5 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, rng: np.random.
     require_tensor("dropout", "x", x)
     p = require_number("dropout", "p", p, least=0, most=1)
     require_flag("dropout", "training", training)
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"dropout: rng must be a numpy.random.Generator, got {type(rng).__name__}")
+    require_generator("dropout", rng)
     return apply(Dropout(p, rng), x) if training and p > 0 else x

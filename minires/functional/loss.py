@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 
+from minires.arguments import require_integer, require_number
 from minires.function import Function
 from minires.functional.activation import LogSoftmax
-from minires.functional.checks import as_array, require_integer, require_number, require_tensor, shapes
+from minires.functional.checks import as_array, require_tensor, shapes
 from minires.tensor import Tensor, apply
 from minires_kernels import cross_entropy as kernels
 from minires_kernels.arrays import Array, array_module, total

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minires.arguments import require_flag
 from minires.function import Function
-from minires.functional.checks import (
-    batch_of_images,
-    require_addressable,
-    require_flag,
-    require_image_fits,
-    shapes,
-    without_batch,
-)
+from minires.functional.checks import batch_of_images, require_addressable, require_image_fits, shapes, without_batch
 from minires.tensor import Tensor, apply
 from minires_kernels import Window, pooling
 from minires_kernels.arrays import Array, array_module, total

@@ -8,18 +8,11 @@ from typing import cast
 import numpy as np
 
 from minires.algebra import sum_to_shape
+from minires.arguments import require_axis, require_number
 from minires.function import Function
-from minires.functional.checks import (
-    also_dim,
-    as_array,
-    items_of,
-    require_addressable,
-    require_axis,
-    require_number,
-    require_tensor,
-    shapes,
-)
+from minires.functional.checks import as_array, items_of, require_addressable, require_tensor, shapes
 from minires.tensor import Tensor, apply
+from minires.vocabulary import torch_keywords
 from minires_kernels.arrays import Array, array_module
 from minires_kernels.window import is_integer, shown
 
@@ -77,7 +70,7 @@ class Where(Function):
         return self._condition
 
 
-@also_dim
+@torch_keywords
 def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """``tensors`` joined along ``axis`` (or ``dim``): torch.cat.
 
@@ -99,7 +92,7 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     return apply(Concatenate(axis), *tensors)
 
 
-@also_dim
+@torch_keywords
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """``tensors`` of one shape side by side along a new ``axis`` (or ``dim``). Errors as :func:`concatenate`."""
     tensors = _sequence("stack", tensors)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from minires.arguments import require_integer
 from minires.function import Function
-from minires.functional.checks import require_addressable, require_integer, require_tensor, shapes
+from minires.functional.checks import require_addressable, require_tensor, shapes
 from minires.tensor import Tensor, apply
 from minires_kernels import shortcut
 from minires_kernels.arrays import Array

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from minires.arguments import require_generator
+
 Fan = Literal["fan_in", "fan_out"]
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -47,22 +49,13 @@ def xavier_uniform(shape: Sequence[int], *, rng: np.random.Generator) -> Floats:
 
 
 def _normal(variance: float, shape: Sequence[int], rng: np.random.Generator) -> Floats:
-    draws: Floats = (_generator(rng).standard_normal(tuple(shape)) * np.sqrt(variance)).astype(np.float32)
-    return draws
+    draws = require_generator("initializers", rng).standard_normal(tuple(shape))
+    return (draws * np.sqrt(variance)).astype(np.float32)  # type: ignore[no-any-return]
 
 
 def _uniform(squared_bound: float, shape: Sequence[int], rng: np.random.Generator) -> Floats:
     bound = np.sqrt(squared_bound)
-    return _generator(rng).uniform(-bound, bound, tuple(shape)).astype(np.float32)
-
-
-def _generator(rng: object) -> np.random.Generator:
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(
-            f"initializers: rng must be a numpy.random.Generator, got {type(rng).__name__}; "
-            "numpy.random.default_rng(seed) makes one"
-        )
-    return rng
+    return require_generator("initializers", rng).uniform(-bound, bound, tuple(shape)).astype(np.float32)
 
 
 def _chosen(shape: Sequence[int], fan: Fan) -> int:

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minires import functional
-from minires.functional.checks import refuse_inplace, require_flag, require_integer, require_number
+from minires.arguments import require_flag, require_generator, require_integer, require_number
+from minires.functional.checks import refuse_inplace
 from minires.nn.initializers import Fan, he_normal
 from minires.nn.module import Module
 from minires.tensor import Parameter, Tensor
@@ -191,7 +192,7 @@ class Linear(Module):
 
 
 class ReLU(Module):
-    """max(x, 0). ``inplace=True``, known from PyTorch, is refused with the reason, by a ValueError."""
+    """max(x, 0). ``inplace`` is there for those who know it from PyTorch: True is refused, with the reason."""
 
     def __init__(self, inplace: bool = False) -> None:
         refuse_inplace("ReLU", inplace)
@@ -205,7 +206,8 @@ class Dropout(Module):
     """:func:`minires.functional.dropout`; active in training only."""
 
     def __init__(self, p: float = 0.5, *, rng: np.random.Generator) -> None:
-        self.p, self._rng = p, rng
+        self.p = require_number("Dropout", "p", p, least=0, most=1)
+        self._rng = require_generator("Dropout", rng)
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> the same."""

@@ -360,7 +360,7 @@ def _problems(own: Mapping[str, Array], state: Mapping[str, Any], strict: bool) 
         for name, given in numbers.items()
         if given is not None and given.shape != shared[name].shape
     ]
-    strange = [name for name, given in numbers.items() if given is None]
+    strange = [f"{name} ({type(state[name]).__name__})" for name, given in numbers.items() if given is None]
     broken = [
         f"{name}: {given.dtype} into {shared[name].dtype}"
         for name, given in numbers.items()

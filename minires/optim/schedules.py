@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from minires.arguments import require_integer, require_number
 from minires.display import brief
-from minires.functional.checks import require_integer, require_number
 from minires.optim.sgd import SGD
 
 

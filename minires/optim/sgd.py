@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-from minires.functional.checks import require_flag, require_number
+from minires.arguments import require_flag, require_number
 from minires.tensor import Parameter, Tensor
 from minires_kernels import update
 from minires_kernels.arrays import Array, array_module, on_device

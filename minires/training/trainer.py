@@ -74,6 +74,11 @@ class Trainer:
         progress: Progress | None = None,
         after_epoch: Callable[[Epoch, bool], None] | None = None,
     ) -> None:
+        if not isinstance(schedule, Schedule | None):
+            raise TypeError(
+                f"Trainer: schedule must be an optim.Schedule, got {type(schedule).__name__}; subclass it and write "
+                "after_step or after_epoch"
+            )
         self.net, self.optimizer = net, optimizer
         self.schedule = Schedule(optimizer) if schedule is None else schedule
         self.log = None if log is None else Path(log)

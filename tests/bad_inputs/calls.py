@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,19 +30,21 @@ class Call:
     """A call that is right: ``name``, as a refusal begins with it; ``make(rng)``: its arguments; ``run(*arguments)``.
 
     Arrays among the arguments are handed to ``run`` as they are; ``run`` returns an array, a Tensor or a tuple of them.
-    ``written``: the positions of arguments that the call may write.
+    ``written``: the positions of arguments that the call may write. ``names``: what else a refusal may begin with.
+    ``padded``: the positions where an infinity or a NaN may meet the zeros of the padding, which makes NaN.
     """
 
     name: str
     make: Callable[[np.random.Generator], list[Any]]
     run: Callable[..., Any]
     written: tuple[int, ...] = ()
-    names: tuple[str, ...] = field(default=())
+    names: tuple[str, ...] = ()
+    padded: tuple[int, ...] = ()
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """What a refusal may begin with."""
-        return (self.name, "Tensor", "Window", *self.names)
+        """What a refusal may begin with: the function, its Function, or the door."""
+        return (self.name, self.name.title().replace("_", ""), "Tensor", "Window", *self.names)
 
 
 def floats(*shape: int) -> Callable[[np.random.Generator], np.ndarray]:
@@ -135,9 +137,17 @@ def module(make: Callable[..., nn.Module]) -> Callable[..., Any]:
 RNG = np.random.default_rng
 IMAGE, VECTOR = floats(2, 4, 6, 7), positive(4)
 CALLS = [
-    Call("conv2d", drawn(IMAGE, floats(6, 2, 3, 3), floats(6), 1, 1, 1, 2), on_tensors(conv2d, 0, 1, 2)),
     Call(
-        "conv2d", drawn(floats(2, 16, 8, 8), floats(16, 16, 3, 3), None, (1, 1), (1, 1), 1, 1), on_tensors(conv2d, 0, 1)
+        "conv2d",
+        drawn(IMAGE, floats(6, 2, 3, 3), floats(6), 1, 1, 1, 2),
+        on_tensors(conv2d, 0, 1, 2),
+        padded=(0, 1),
+    ),
+    Call(
+        "conv2d",
+        drawn(floats(2, 16, 8, 8), floats(16, 16, 3, 3), None, (1, 1), (1, 1), 1, 1),
+        on_tensors(conv2d, 0, 1),
+        padded=(0, 1),
     ),
     Call("linear", drawn(floats(5, 4), floats(3, 4), floats(3)), on_tensors(functional.linear, 0, 1, 2)),
     Call(
@@ -197,7 +207,7 @@ CALLS = [
     Call("pow", drawn(positive(4, 5), floats(5)), on_methods(lambda x, y: x**y, 0, 1), names=("Pow", "**")),
     Call("matmul", drawn(floats(3, 4, 5), floats(5, 2)), on_methods(lambda x, y: x @ y, 0, 1), names=("MatMul", "@")),
     Call("abs", drawn(floats(4, 5)), on_methods(lambda x: x.abs(), 0)),
-    Call("neg", drawn(floats(4, 5)), on_methods(lambda x: -x, 0), names=("Neg",)),
+    Call("neg", drawn(floats(4, 5)), on_methods(lambda x: -x, 0), names=("Neg", "-")),
     Call("exp", drawn(floats(4, 5)), on_methods(lambda x: x.exp(), 0)),
     Call("log", drawn(positive(4, 5)), on_methods(lambda x: x.log(), 0)),
     Call("sqrt", drawn(positive(4, 5)), on_methods(lambda x: x.sqrt(), 0)),
@@ -206,6 +216,10 @@ CALLS = [
     Call("mean", drawn(IMAGE, 1, True), on_methods(lambda x, axis, keep: x.mean(axis, keepdims=keep), 0)),
     Call("var", drawn(IMAGE, (1, 3), 1), on_methods(lambda x, axis, c: x.var(axis, correction=c), 0)),
     Call("max", drawn(IMAGE, 2), on_methods(lambda x, axis: x.max(axis), 0)),
+    Call("min", drawn(IMAGE, (1, 3)), on_methods(lambda x, axis: x.min(axis), 0)),
+    Call("argmax", drawn(IMAGE, 1, False), on_methods(lambda x, axis, keep: x.argmax(axis, keep), 0)),
+    Call("any", drawn(IMAGE, (0, 1)), on_methods(lambda x, axis: x.any(axis), 0)),
+    Call("maximum", drawn(floats(4, 5), floats(5)), on_methods(lambda x, y: x.maximum(y), 0, 1), names=("Maximum",)),
     Call("reshape", drawn(IMAGE, (8, -1)), on_methods(lambda x, shape: x.reshape(shape), 0)),
     Call("flatten", drawn(IMAGE, 1, 2), on_methods(lambda x, a, b: x.flatten(a, b), 0)),
     Call("permute", drawn(IMAGE, (0, 3, 1, 2)), on_methods(lambda x, axes: x.permute(axes), 0)),
@@ -225,6 +239,7 @@ CALLS = [
         drawn(IMAGE, 4, 6, 3),
         module(lambda c, o, k: nn.Conv2d(c, o, k, rng=RNG(0))),
         names=("conv2d", "initializers", "he_normal"),
+        padded=(0,),
     ),
     Call("BatchNorm2d", drawn(IMAGE, 4), module(nn.BatchNorm2d), names=("batch_norm",)),
     Call("Linear", drawn(floats(3, 4), 4, 5), module(lambda i, o: nn.Linear(i, o, rng=RNG(0))), names=("linear",)),
@@ -255,12 +270,14 @@ CALLS = [
         drawn(floats(2, 6, 6, 7), floats(6, 2, 3, 3), (2, 4, 6, 7), Window.of(3, padding=1), 2),
         convolution.grad_input,
         names=("convolution",),
+        padded=(1,),
     ),
     Call(
         "convolution.grad_weight",
         drawn(floats(2, 6, 6, 7), IMAGE, Window.of(3, padding=1), 2),
         convolution.grad_weight,
         names=("convolution",),
+        padded=(0, 1),
     ),
     Call("im2col", drawn(IMAGE, Window.of(3, padding=1)), patches.im2col, names=("patches",)),
     Call("col2im", drawn(floats(2, 36, 42), (2, 4, 6, 7), Window.of(3, padding=1)), patches.col2im, names=("patches",)),

@@ -64,7 +64,9 @@ CHANGES: dict[str, Callable[[np.ndarray], Any]] = {
     **LAYOUTS,
     "one axis more": lambda x: x[None],
     "one axis less": lambda x: (
-        x.reshape(x.shape[1:] if x.shape[:1] == (1,) else (-1, *x.shape[2:])) if x.ndim > 1 else x.sum()
+        x.reshape(x.shape[1:] if x.shape[:1] == (1,) else (-1, *x.shape[2:]))
+        if x.ndim > 1
+        else np.array(x.sum(), x.dtype)
     ),
     "no axis": lambda x: np.array(x.reshape(-1)[0]) if x.size else np.zeros((), x.dtype),
     **{f"axis {axis} longer": lambda x, axis=axis: resized(x, axis, 1) for axis in range(4)},

@@ -101,7 +101,11 @@ def test_another_dtype(family, kernel, k, dtype):
         assert re.search(rf"{kernel}.*float32.*astype", message)
 
 
-NOT_PLAIN = {"list": np.ndarray.tolist, "masked": np.ma.array, "records": lambda x: x.view(np.recarray)}
+NOT_PLAIN = {
+    "list": np.ndarray.tolist,
+    "masked": np.ma.array,
+    "matrix": lambda x: np.ones((1, 1), np.float32).view(np.matrix),
+}
 
 
 @pytest.mark.parametrize("kind", NOT_PLAIN)
@@ -140,18 +144,43 @@ def test_a_class_that_is_not_there(wrong, rng):
 
 def test_geometry_that_does_not_fit(rng):
     x, weight, window = rng.normal(size=(2, 4, 5, 6)), rng.normal(size=(6, 2, 3, 3)), Window.of(3)
-    for groups in (0, -2, 3, 4):
+    with pytest.raises(ValueError, match="groups must be at least 1"):
+        convolution.forward(x, weight, window, 0)
+    for groups in (3, 4):
         with pytest.raises(ValueError, match=rf"groups must be a positive divisor.*got groups = {groups}"):
             convolution.forward(x, weight, window, groups)
     with pytest.raises(ValueError, match=r"weight must have shape \(6, 2, 2, 2\), got \(6, 2, 3, 3\)"):
         convolution.forward(x, weight, Window.of(2), 2)
     with pytest.raises(ValueError, match=r"x_shape must be \(N, C, H, W\), four integers from 0 on, got"):
         convolution.grad_input(rng.normal(size=(2, 6, 3, 4)), weight, (2, 4, 5), window, 2)
-    for channels, stride in ((3, 1), (4, 0), (4, -1)):
-        with pytest.raises(ValueError, match=f"channels = {channels} and stride = {stride}"):
+    for channels, stride, message in ((3, 1, "channels must be at least 4"), (4, 0, "stride .* least 1.* got 0")):
+        with pytest.raises(ValueError, match=message):
             shortcut.subsample_and_pad(x, channels, stride)
     with pytest.raises(ValueError, match=r"avg_pool: the window's dilation must be 1, got \(2, 2\)"):
         pooling.avg_pool(x, Window.of(2, dilation=2))
+
+
+OPTIONS = [
+    (family, kernel, k)
+    for family, kernel in CASES
+    for k, argument in enumerate(typical(family, kernel).arguments("float32"))
+    if not isinstance(argument, (np.ndarray, tuple)) and argument is not None
+]
+
+
+@pytest.mark.parametrize("value", ["same", None, (1, 2), [1], 1j, {}, np.ones(2), ..., object()], ids=type)
+@pytest.mark.parametrize(("family", "kernel", "k"), OPTIONS)
+def test_an_option_of_another_type(family, kernel, k, value):
+    assert kernel in refused(family, kernel, k, lambda _: value, TypeError)
+
+
+def test_options_may_be_numpys(rng):
+    x, weight = rng.normal(size=(1, 4, 3, 3)), rng.normal(size=(2, 2, 3, 3))
+    y = convolution.forward(x, weight, Window.of(3), np.int64(2))
+    np.testing.assert_array_equal(y, convolution.forward(x, weight, Window.of(3), 2))
+    y = pooling.avg_pool(x, Window.of(2, padding=1), np.False_, np.bool_(0))
+    np.testing.assert_array_equal(y, pooling.avg_pool(x, Window.of(2, padding=1), False, False))
+    update.sgd(x, x.copy(), None, np.float32(0.5))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from numba.core.errors import TypingError
 
 from minires_kernels import simd
 from minires_kernels.jit import njit as kept_njit
+from minires_kernels.simd import pool, threads
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -80,6 +81,23 @@ def test_in_parallel_runs_every_part_once(kind, parts):
     simd.in_parallel(program, parts, scan, scan, x, workers, x, x)
     assert (x == kind.lanes * parts + 3).all()
     assert set(workers) <= set(range(numba.get_num_threads()))
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_in_parallel_wakes_nobody_for_few_numbers(kind, few):
+    size = threads.FEW if few else threads.FEW + 1
+    scan, x, nothing = np.full(1, 3), np.zeros(size, kind.dtype), np.empty(0, kind.dtype)
+    program = simd.address(mark, kind, 0, 0, 0, scan, scan, x, x, x, x)
+    before = pool.WORDS[pool.DOOR] >> 16
+    simd.in_parallel(program, 4, scan, scan, x, nothing, nothing, nothing)
+    assert (x[:4] == 1).all()
+    shared = numba.get_num_threads() > 1 and not few
+    assert (pool.WORDS[pool.DOOR] >> 16) - before == shared, "the number of jobs"
+
+
+@njit
+def mark(kind, part, parts, worker, scan, phases, first, second, third, fourth):
+    first[part] += 1
 
 
 usleep = types.ExternalFunction("usleep", types.int32(types.uint32))

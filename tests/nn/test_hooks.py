@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -263,6 +265,16 @@ def test_a_tape_names_what_happens_in_a_module_with_hooks():
     names = [node.name for node in tape.nodes if node.kind == "op"]
     assert names == ["0.gather", "0.pass", "0.linear", "0.add", "0.gather#2", "0.pass#2", "1.relu"]
     assert tape["0"].op == "pass"
+
+
+def test_a_copy_has_hooks_of_its_own():
+    layer, calls = nn.Identity(), []
+    handle = layer.register_forward_hook(lambda module, inputs, output: calls.append(module))
+    twin = copy.deepcopy(layer)
+    handle.remove()
+    layer(1)
+    twin(1)
+    assert calls == [twin]
 
 
 def test_hooks_are_no_state_and_no_settings():

@@ -114,6 +114,14 @@ def test_batch_norm_of_features_normalizes_each():
     np.testing.assert_allclose(layer.running_mean, 0.1 * x64.mean(0), rtol=1e-5)
 
 
+def test_batch_norm_of_series_normalizes_each_channel():
+    layer, x = nn.BatchNorm1d(3), np.random.default_rng(0).standard_normal((4, 3, 5)).astype(np.float32)
+    x64 = x.astype(np.float64)
+    expected = (x64 - x64.mean((0, 2), keepdims=True)) / np.sqrt(x64.var((0, 2), keepdims=True) + 1e-5)
+    np.testing.assert_allclose(layer(Tensor(x)).data, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer.running_var, 0.9 + 0.1 * x64.var((0, 2), ddof=1), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("layer", "shape", "form"),
     [
@@ -198,6 +206,22 @@ def test_identity_is_the_same_tensor():
     assert nn.Identity()(x) is x
 
 
+@pytest.mark.parametrize(("padding", "shape"), [("same", (2, 6, 6, 5)), ("valid", (2, 6, 4, 4))])
+def test_conv2d_takes_a_padding_by_its_name(rng, padding, shape):
+    layer, x = nn.Conv2d(4, 6, (3, 2), padding=padding, rng=rng), images()
+    assert layer(x).shape == shape
+    expected = functional.conv2d(x, layer.weight, layer.bias, padding=padding)
+    np.testing.assert_array_equal(layer(x).data, expected.data)
+
+
+def test_relu_in_place_is_refused_with_the_reason():
+    with pytest.raises(ValueError, match="ReLU: inplace=True would write into x, which the backward pass"):
+        nn.ReLU(True)
+    with pytest.raises(TypeError, match="ReLU: inplace must be True or False, got 0"):
+        nn.ReLU(inplace=0)
+    assert repr(nn.ReLU(inplace=False)) == "ReLU()"
+
+
 def test_conv2d_takes_its_settings_in_torch_s_order(rng):
     layer = nn.Conv2d(4, 6, 3, 2, (1, 0), 2, 2, False, rng=rng)
     assert (layer.stride, layer.padding, layer.dilation, layer.groups) == ((2, 2), (1, 0), (2, 2), 2)
@@ -230,6 +254,9 @@ def test_sequential_is_a_list_of_modules_in_order(rng):
             ValueError,
             "Conv2d: padding must be numbers, 'same' or 'valid', got 'full'",
         ),
+        (lambda r: nn.Dropout(1.5, rng=r), ValueError, "Dropout: p must be a number from 0 to 1, got 1.5"),
+        (lambda r: nn.Dropout(None, rng=r), TypeError, "Dropout: p must be a number, got None"),
+        (lambda r: nn.Dropout(rng=7), TypeError, r"Dropout: rng must be a numpy\.random\.Generator, got int"),
         (lambda r: nn.Conv2d(3.0, 4, 3, rng=r), TypeError, "Conv2d: in_channels must be an integer, got 3.0"),
         (lambda r: nn.Conv2d(3, 4, 3, groups=None, rng=r), TypeError, "Conv2d: groups must be an integer, got None"),
         (lambda r: nn.Conv2d(3, 4, 3, bias=r, rng=r), TypeError, "Conv2d: bias must be True or False, got Generator"),

@@ -188,6 +188,12 @@ def test_any_schedule_hears_of_steps_and_epochs():
     assert schedule.heard == ["step"] * 3 + [history[1].test_error] + ["step"] * 3 + [history[0].train_error]
 
 
+def test_a_schedule_of_another_kind_is_refused_before_training():
+    module = net()
+    with pytest.raises(TypeError, match=r"Trainer: schedule must be an optim\.Schedule, got function; subclass it"):
+        Trainer(module, sgd(module), schedule=lambda step: 0.1)
+
+
 def test_a_plateau_of_accuracies_is_judged_by_what_the_error_leaves():
     frozen = Fixed()
     optimizer = optim.SGD(frozen.parameters(), lr=1e-30)

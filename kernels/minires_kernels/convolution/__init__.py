@@ -24,7 +24,7 @@ from math import ceil
 from typing import Any, NamedTuple
 
 from minires_kernels.arrays import Array
-from minires_kernels.fit import IMAGES, WEIGHTS, Shape, axes, image_shape, require
+from minires_kernels.fit import IMAGES, WEIGHTS, Shape, axes, image_shape, integer, require, require_window
 from minires_kernels.registry import select
 from minires_kernels.window import Window
 
@@ -43,9 +43,9 @@ def forward(x: Array, weight: Array, window: Window, groups: int = 1) -> Array:
     Raises ValueError for shapes, groups or a window that don't fit, TypeError for mixed dtypes.
     """
     N, C, H, W = shape = axes("convolution.forward", "x", x, IMAGES)
-    weight_shape = _weight_shape("convolution.forward", weight, C, window, groups)
+    weight_shape, groups = _weight_shape("convolution.forward", weight, C, window, groups)
     require("convolution.forward", x=(x, shape), weight=(weight, weight_shape))
-    OH, OW = window.output_size(H, W, op="convolution")
+    OH, OW = window.output_size(H, W, op="convolution.forward")
     first = first_choice("forward", x.dtype, (C, weight_shape[0]), (N, OH, OW), window, groups)
     return select(FAMILY, "forward", x, weight, window, groups, first=first.name)(x, weight, window, groups)
 
@@ -58,8 +58,8 @@ def grad_input(
     Raises as :func:`forward` does, and ValueError when ``grad_output`` isn't of the shape that forward gives.
     """
     N, C, H, W = x_shape = image_shape("convolution.grad_input", x_shape)
-    weight_shape = _weight_shape("convolution.grad_input", weight, C, window, groups)
-    OH, OW = window.output_size(H, W, op="convolution")
+    weight_shape, groups = _weight_shape("convolution.grad_input", weight, C, window, groups)
+    OH, OW = window.output_size(H, W, op="convolution.grad_input")
     output = N, weight_shape[0], OH, OW
     require("convolution.grad_input", grad_output=(grad_output, output), weight=(weight, weight_shape))
     first = first_choice("grad_input", grad_output.dtype, (C, weight_shape[0]), (N, OH, OW), window, groups)
@@ -74,8 +74,8 @@ def grad_weight(grad_output: Array, x: Array, window: Window, groups: int = 1) -
     """
     N, C, H, W = shape = axes("convolution.grad_weight", "x", x, IMAGES)
     O = axes("convolution.grad_weight", "grad_output", grad_output, IMAGES)[1]
-    _check_groups("convolution.grad_weight", C, O, groups)
-    OH, OW = window.output_size(H, W, op="convolution")
+    groups = _checked_groups("convolution.grad_weight", C, O, window, groups)
+    OH, OW = window.output_size(H, W, op="convolution.grad_weight")
     require("convolution.grad_weight", grad_output=(grad_output, (N, O, OH, OW)), x=(x, shape))
     first = first_choice("grad_weight", x.dtype, (C, O), (N, OH, OW), window, groups)
     return select(FAMILY, "grad_weight", grad_output, x, window, groups, first=first.name)(
@@ -83,17 +83,20 @@ def grad_weight(grad_output: Array, x: Array, window: Window, groups: int = 1) -
     )
 
 
-def _weight_shape(op: str, weight: Array, C: int, window: Window, groups: int) -> Shape:
-    """The shape that a weight of as many channels out must have."""
+def _weight_shape(op: str, weight: Array, C: int, window: Window, groups: int) -> tuple[Shape, int]:
+    """The shape that a weight of as many channels out must have, and the groups."""
     O = axes(op, "weight", weight, WEIGHTS)[0]
-    _check_groups(op, C, O, groups)
-    return O, C // groups, *window.size
+    groups = _checked_groups(op, C, O, window, groups)
+    return (O, C // groups, *window.size), groups
 
 
-def _check_groups(op: str, C: int, O: int, groups: int) -> None:
-    if groups < 1 or C % groups or O % groups:
+def _checked_groups(op: str, C: int, O: int, window: Window, groups: int) -> int:
+    require_window(op, window)
+    groups = integer(op, "groups", groups, 1)
+    if C % groups or O % groups:
         raise ValueError(f"{op}: groups must be a positive divisor of the channels in and out, got groups = {groups} "
                          f"with C = {C} and O = {O}")  # fmt: skip
+    return groups
 
 
 class Choice(NamedTuple):

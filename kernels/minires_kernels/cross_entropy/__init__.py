@@ -20,7 +20,7 @@ backward reads and writes N K.
 from __future__ import annotations
 
 from minires_kernels.arrays import Array
-from minires_kernels.fit import axes, require, require_integers
+from minires_kernels.fit import axes, number, require, require_integers
 from minires_kernels.registry import select
 
 FAMILY = "cross_entropy"
@@ -39,6 +39,7 @@ def cross_entropy(logits: Array, target: Array, label_smoothing: float = 0.0) ->
     shape = axes("cross_entropy", "logits", logits, "N, K")
     require("cross_entropy", logits=(logits, shape))
     _check_target("cross_entropy", target, *shape)
+    label_smoothing = _share("cross_entropy", label_smoothing)
     kernel = select(FAMILY, "cross_entropy", logits, target, label_smoothing)
     losses, probabilities = kernel(logits, target, label_smoothing)
     return losses, probabilities
@@ -52,8 +53,16 @@ def cross_entropy_backward(probabilities: Array, target: Array, label_smoothing:
     shape = axes("cross_entropy_backward", "probabilities", probabilities, "N, K")
     require("cross_entropy_backward", probabilities=(probabilities, shape), share=(share, shape[:1]))
     _check_target("cross_entropy_backward", target, *shape)
+    label_smoothing = _share("cross_entropy_backward", label_smoothing)
     kernel = select(FAMILY, "cross_entropy_backward", probabilities, target, label_smoothing, share)
     return kernel(probabilities, target, label_smoothing, share)
+
+
+def _share(op: str, label_smoothing: float) -> float:
+    label_smoothing = number(op, "label_smoothing", label_smoothing)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"{op}: label_smoothing must lie in [0, 1], got {label_smoothing}")
+    return label_smoothing
 
 
 def _check_target(op: str, target: Array, N: int, K: int) -> None:

@@ -26,7 +26,7 @@ twice each, one write) + 2 with a ReLU and an addend. All are bound by memory.
 from __future__ import annotations
 
 from minires_kernels.arrays import Array
-from minires_kernels.fit import IMAGES, axes, require
+from minires_kernels.fit import IMAGES, axes, flag, require
 from minires_kernels.registry import select
 
 FAMILY = "normalization"
@@ -66,6 +66,7 @@ def normalize(
     others = {} if addend is None else {"addend": (addend, shape)}
     require("normalize", x=(x, shape), mean=(mean, C), inverse_std=(inverse_std, C), weight=(weight, C), bias=(bias, C),
             **others)  # fmt: skip
+    relu = flag("normalize", "relu", relu)
     kernel = select(FAMILY, "normalize", x, mean, inverse_std, weight, bias, addend, relu)
     return kernel(x, mean, inverse_std, weight, bias, addend, relu)
 
@@ -88,6 +89,7 @@ def batch_norm_backward(
     Raises ValueError for shapes that don't fit, TypeError for mixed dtypes.
     """
     _check_backward("batch_norm_backward", grad_output, x, mean, inverse_std, weight, output, bias)
+    needs_grad_addend = flag("batch_norm_backward", "needs_grad_addend", needs_grad_addend)
     kernel = select(
         FAMILY, "batch_norm_backward", grad_output, x, mean, inverse_std, weight, output, needs_grad_addend, bias
     )
@@ -106,6 +108,7 @@ def normalize_backward(
 ) -> tuple[Array, Array, Array, Array | None]:
     """(grad_x, grad_weight, grad_bias, grad_addend) of ``normalize`` with constant statistics (evaluation)."""
     _check_backward("normalize_backward", grad_output, x, mean, inverse_std, weight, output, bias)
+    needs_grad_addend = flag("normalize_backward", "needs_grad_addend", needs_grad_addend)
     kernel = select(
         FAMILY, "normalize_backward", grad_output, x, mean, inverse_std, weight, output, needs_grad_addend, bias
     )

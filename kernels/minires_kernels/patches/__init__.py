@@ -17,7 +17,7 @@ col2im reads N K L, writes N C H W, and adds N K L times.
 from __future__ import annotations
 
 from minires_kernels.arrays import Array
-from minires_kernels.fit import IMAGES, axes, image_shape, require
+from minires_kernels.fit import IMAGES, axes, image_shape, require, require_window
 from minires_kernels.registry import select
 from minires_kernels.window import Window
 
@@ -34,6 +34,7 @@ def im2col(x: Array, window: Window) -> Array:
 
     Raises ValueError when the padded image is smaller than the window.
     """
+    require_window("im2col", window)
     require("im2col", x=(x, axes("im2col", "x", x, IMAGES)))
     return select(FAMILY, "im2col", x, window)(x, window)
 
@@ -43,6 +44,7 @@ def col2im(columns: Array, shape: tuple[int, int, int, int], window: Window) -> 
 
     Raises ValueError when the columns aren't those of an image of ``shape``.
     """
+    require_window("col2im", window)
     N, C, H, W = shape = image_shape("col2im", shape)
     (KH, KW), (OH, OW) = window.size, window.output_size(H, W, op="col2im")
     require("col2im", columns=(columns, (N, C * KH * KW, OH * OW)))

@@ -18,7 +18,7 @@ Cost: N C OH OW KH KW comparisons or additions; forward reads x and writes y, ba
 from __future__ import annotations
 
 from minires_kernels.arrays import Array
-from minires_kernels.fit import IMAGES, axes, image_shape, require
+from minires_kernels.fit import IMAGES, axes, flag, image_shape, require, require_window
 from minires_kernels.registry import select
 from minires_kernels.window import Window
 
@@ -39,6 +39,8 @@ def max_pool(x: Array, window: Window, ceil_mode: bool = False) -> tuple[Array, 
     """
     shape = axes("max_pool", "x", x, IMAGES)
     require("max_pool", x=(x, shape))
+    require_window("max_pool", window)
+    ceil_mode = flag("max_pool", "ceil_mode", ceil_mode)
     if shape[2] * shape[3] >= 1 << 31:
         raise ValueError(f"max_pool: an image of x {shape} has 2^31 pixels or more, but places in it are int32")
     return select(FAMILY, "max_pool", x, window, ceil_mode)(x, window, ceil_mode)  # type: ignore[no-any-return]
@@ -66,7 +68,7 @@ def avg_pool(x: Array, window: Window, ceil_mode: bool = False, count_include_pa
     Raises ValueError for another dilation, and when the window doesn't fit into the padded image.
     """
     require("avg_pool", x=(x, axes("avg_pool", "x", x, IMAGES)))
-    _check_dilation("avg_pool", window)
+    ceil_mode, count_include_pad = _checked_options("avg_pool", window, ceil_mode, count_include_pad)
     return select(FAMILY, "avg_pool", x, window, ceil_mode, count_include_pad)(x, window, ceil_mode, count_include_pad)
 
 
@@ -82,16 +84,18 @@ def avg_pool_backward(
     Raises ValueError for a grad_output that isn't of ``avg_pool``'s shape for an image of ``x_shape``.
     """
     N, C, H, W = x_shape = image_shape("avg_pool_backward", x_shape)
+    ceil_mode, count_include_pad = _checked_options("avg_pool_backward", window, ceil_mode, count_include_pad)
     output = window.output_size(H, W, ceil_mode=ceil_mode, op="avg_pool_backward")
     require("avg_pool_backward", grad_output=(grad_output, (N, C, *output)))
-    _check_dilation("avg_pool_backward", window)
     kernel = select(FAMILY, "avg_pool_backward", grad_output, x_shape, window, ceil_mode, count_include_pad)
     return kernel(grad_output, x_shape, window, ceil_mode, count_include_pad)
 
 
-def _check_dilation(op: str, window: Window) -> None:
+def _checked_options(op: str, window: Window, ceil_mode: bool, count_include_pad: bool) -> tuple[bool, bool]:
+    require_window(op, window)
     if window.dilation != (1, 1):
         raise ValueError(f"{op}: the window's dilation must be 1, got {window.dilation}")
+    return flag(op, "ceil_mode", ceil_mode), flag(op, "count_include_pad", count_include_pad)
 
 
 def cost(

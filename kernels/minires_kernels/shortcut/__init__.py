@@ -16,7 +16,7 @@ Cost: no arithmetic; every number of the result is written, and every one that i
 from __future__ import annotations
 
 from minires_kernels.arrays import Array
-from minires_kernels.fit import IMAGES, Shape, axes, image_shape, require
+from minires_kernels.fit import IMAGES, axes, image_shape, integer, require
 from minires_kernels.registry import select
 
 FAMILY = "shortcut"
@@ -34,7 +34,8 @@ def subsample_and_pad(x: Array, channels: int, stride: int) -> Array:
     """
     shape = axes("subsample_and_pad", "x", x, IMAGES)
     require("subsample_and_pad", x=(x, shape))
-    _check("subsample_and_pad", shape, channels, stride)
+    channels = integer("subsample_and_pad", "channels", channels, shape[1])
+    stride = integer("subsample_and_pad", "stride", stride, 1)
     return select(FAMILY, "subsample_and_pad", x, channels, stride)(x, channels, stride)
 
 
@@ -45,17 +46,12 @@ def subsample_and_pad_backward(grad_output: Array, x_shape: tuple[int, int, int,
     """
     op = "subsample_and_pad_backward"
     x_shape, channels = image_shape(op, x_shape), axes(op, "grad_output", grad_output, IMAGES)[1]
-    _check(op, x_shape, channels, stride)
-    N, _, H, W = x_shape
+    (N, C, H, W), stride = x_shape, integer(op, "stride", stride, 1)
+    if channels < C:
+        raise ValueError(f"{op}: grad_output must have the channels of x {x_shape} or more, got {grad_output.shape}")
     require(op, grad_output=(grad_output, (N, channels, -(-H // stride), -(-W // stride))))
     kernel = select(FAMILY, "subsample_and_pad_backward", grad_output, x_shape, stride)
     return kernel(grad_output, x_shape, stride)
-
-
-def _check(op: str, x_shape: Shape, channels: int, stride: int) -> None:
-    if channels < x_shape[1] or stride < 1:
-        raise ValueError(f"{op}: channels must be at least those of x, and stride at least 1; got channels = "
-                         f"{channels} and stride = {stride}, x {x_shape}")  # fmt: skip
 
 
 def cost(

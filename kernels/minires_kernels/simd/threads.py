@@ -36,6 +36,9 @@ CLAIMS = 16
 """Times that a thread goes and takes of its run, if none is taken from it: each time costs some ten nanoseconds, and at
 the end a thread waits for others at most as long as these need for what they took last."""
 
+FEW = 1 << 13
+"""Numbers with which a convolution is done in some microseconds, as long as it takes to wake another thread."""
+
 
 @intrinsic
 def for_each(typing: Any, function: Any, count: Any, arguments: Any) -> Any:
@@ -187,5 +190,12 @@ def run_part(
 def in_parallel(
     program: int, parts: int, scan: Any, phases: Any, first: Any, second: Any, third: Any, fourth: Any
 ) -> None:
-    """Runs ``program(kind, part, parts, worker, scan, phases, four arrays)`` for each part; see ``for_each_worker``."""
-    for_each_worker(run_part, parts, (program, parts, scan, phases, first, second, third, fourth))
+    """Runs ``program(kind, part, parts, worker, scan, phases, four arrays)`` for each part; see ``for_each_worker``.
+
+    Where the arrays hold ``FEW`` numbers all together, in this thread alone.
+    """
+    if first.size + second.size + third.size + fourth.size <= FEW:
+        for part in range(parts):
+            run_part(program, parts, scan, phases, first, second, third, fourth, 0, part)
+    else:
+        for_each_worker(run_part, parts, (program, parts, scan, phases, first, second, third, fourth))

@@ -20,7 +20,7 @@ Cost: 5 numbers moved an element (three reads, two writes); 3 without momentum. 
 from __future__ import annotations
 
 from minires_kernels.arrays import Array
-from minires_kernels.fit import require_alike, require_apart, require_writable
+from minires_kernels.fit import flag, number, require_alike, require_apart, require_writable
 from minires_kernels.registry import select
 
 FAMILY = "update"
@@ -45,6 +45,9 @@ def sgd(
     ``grad`` is like ``parameter`` in shape and dtype and isn't written. The hyper-parameters are Python numbers.
     Raises what :func:`check` raises.
     """
+    lr, momentum = number("update.sgd", "lr", lr), number("update.sgd", "momentum", momentum)
+    weight_decay = number("update.sgd", "weight_decay", weight_decay)
+    nesterov, caffe = flag("update.sgd", "nesterov", nesterov), flag("update.sgd", "caffe", caffe)
     check(parameter, grad, velocity, momentum)
     kernel = select(FAMILY, "sgd", parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe)
     kernel(parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe)

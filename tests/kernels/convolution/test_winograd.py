@@ -8,8 +8,8 @@ import pytest
 
 from minires_kernels import Window, arena, convolution, load, using
 from minires_kernels.convolution import _winograd, first_choice, numba_cpu
-from minires_kernels.convolution._winograd_algorithm import FILTERINGS, Algorithm
 from minires_kernels.convolution._kept import PLANS
+from minires_kernels.convolution._winograd_algorithm import FILTERINGS, Algorithm
 from minires_kernels.simd import kinds, vector
 from tests.kernels.cases import convolved
 from tests.kernels.test_contract import USUAL_TOLERANCE
