@@ -44,6 +44,32 @@ def admit(value: Array, name: str) -> Array:
     return array if is_usual else array.astype(native)
 
 
+def admit_like(data: Array, value: Any, name: str) -> Array:
+    """The array ``value`` by way of :func:`admit`; TypeError or ValueError unless it has data's dtype and shape."""
+    if not hasattr(value, "dtype"):
+        raise TypeError(f"{name} must be an array of {data.dtype}, got {type(value).__name__}")
+    array = admit(value, name)
+    if array.dtype != data.dtype:
+        raise TypeError(f"{name} must be an array of {data.dtype}, got {array.dtype}")
+    if array.shape != data.shape:
+        raise ValueError(f"{name} has shape {array.shape}, but the tensor {data.shape}")
+    return array
+
+
+def to_array(data: Any, name: str) -> Array:
+    """``data`` as an array, if it isn't one: Python's numbers, which carry no width of their own, become float32.
+
+    Raises ValueError, which begins with ``name``, for lists that aren't rectangular.
+    """
+    if isinstance(data, np.ndarray) or hasattr(data, "__cuda_array_interface__"):
+        return data
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ValueError(f"{name}: the {type(data).__name__} doesn't make one array: {error}") from error
+    return array.astype(np.float32) if array.dtype == np.float64 and not hasattr(data, "dtype") else array
+
+
 def checked_dtype(dtype: Any, name: str) -> np.dtype[Any]:
     """``dtype`` as a NumPy type of native byte order. Raises TypeError, which begins with ``name``, if unsupported."""
     try:

@@ -15,7 +15,7 @@ import numpy as np
 from minires import algebra
 from minires.arguments import type_name
 from minires.conversions import Conversions
-from minires.dtypes import admit
+from minires.dtypes import admit, admit_like, to_array
 from minires.function import Function, origin_of_call, place
 from minires.graph import BackwardHook, HookHandle, tracking, walk, watching
 from minires.operators import Operators
@@ -141,7 +141,7 @@ class Tensor(Operators, Conversions):
     __array_ufunc__ = None  # so that `array + tensor` reaches Tensor.__radd__
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
-        self._data: Array = admit(data if isinstance(data, np.ndarray) else _import_data(data), "Tensor")
+        self._data: Array = admit(data if isinstance(data, np.ndarray) else _plain(data), "Tensor")
         self._grad: Array | None = None
         self._requires_grad = False
         self.creator: Function | None = None
@@ -166,7 +166,7 @@ class Tensor(Operators, Conversions):
 
     @data.setter
     def data(self, data: Any) -> None:
-        array = admit(_import_data(data), "Tensor.data")
+        array = admit(_plain(data), "Tensor.data")
         if self.requires_grad and array.dtype.kind != "f":
             raise TypeError(
                 f"Tensor.data: a tensor that requires a gradient holds float32 or float64, not {array.dtype}"
@@ -331,15 +331,7 @@ class Tensor(Operators, Conversions):
 
     def _gradient(self, name: str, grad: Any) -> Array:
         """``grad``, which a user or a hook has given, as an array like ``data``."""
-        array = grad.data if isinstance(grad, Tensor) else grad
-        if not hasattr(array, "dtype"):
-            raise TypeError(f"{name} must be an array of {self.dtype}, got {type(array).__name__}")
-        array = admit(array, name)
-        if array.dtype != self.dtype:
-            raise TypeError(f"{name} must be an array of {self.dtype}, got {array.dtype}")
-        if array.shape != self.shape:
-            raise ValueError(f"{name} has shape {array.shape}, but the tensor {self.shape}")
-        return array
+        return admit_like(self._data, grad.data if isinstance(grad, Tensor) else grad, name)
 
     def _apply(self, function: Function, *inputs: Tensor) -> Tensor:
         return apply(function, *inputs)
@@ -364,15 +356,7 @@ def _restored(kind: type[Tensor], data: Array, grad: Array | None, requires_grad
     return tensor
 
 
-def _import_data(data: Any) -> Array:
-    """``data`` as an array, if it isn't one."""
+def _plain(data: Any) -> Array:
     if isinstance(data, Tensor):
         raise TypeError("Tensor: data is a Tensor already; use it as it is, its .detach(), or its .data")
-    if isinstance(data, np.ndarray) or hasattr(data, "__cuda_array_interface__"):
-        return data
-    try:
-        array = np.asarray(data)
-    except ValueError as error:
-        raise ValueError(f"Tensor: the {type(data).__name__} doesn't make one array: {error}") from error
-    # Python numbers carry no width of their own
-    return array.astype(np.float32) if array.dtype == np.float64 and not hasattr(data, "dtype") else array
+    return to_array(data, "Tensor")

@@ -81,7 +81,7 @@ def test_a_block_of_2015_without_residual_is_relu_both_ways(make):
     y.backward(upstream)
     np.testing.assert_array_equal(x.grad, upstream * (x.data > 0))
     for name, parameter in block.named_parameters():
-        assert parameter.grad.any() == (parameter in (last.weight, last.bias)), name
+        assert parameter.grad.any() == (parameter is last.weight or parameter is last.bias), name
 
 
 @pytest.mark.parametrize("kind", [models.PreActivationBlock, models.PreActivationBottleneck])
@@ -229,7 +229,7 @@ def consumers(tensor):
 
 def creator_of(tensor, weight):
     """The convolution or linear layer of the graph that reads ``weight``."""
-    return next(function for function in graph(tensor) if weight in function.inputs)
+    return next(function for function in graph(tensor) if any(weight is source for source in function.inputs))
 
 
 def kinds(functions):
