@@ -289,7 +289,6 @@ UNTYPED = """
 
 FAILING = {
     "a mistake of typing": (UNTYPED, "np.array([4.0])", "TypingError"),
-    "an array outside of the contract": (UNTYPED.replace("x.no_such_attribute", "x / 2"), "np.array(['4'])", "Error"),
     "one argument too many": (UNTYPED.replace("(x)", "(x, y)").replace("x.no_such_attribute", "x"), "np.ones(1)",
                               "TypeError"),
     "a name that is missing": (HALVED.replace("x / 2", "x / missing"), "np.array([4.0])", "NameError"),
