@@ -72,8 +72,10 @@ def require_addressable(op: str, shape: Sequence[int], dtype: Any, **tensors: Te
     """Raise ValueError when an array of ``shape``, which the operation needs, is larger than a process can address."""
     if math.prod(shape) * np.dtype(dtype).itemsize > ADDRESSABLE:
         given = f"; {shapes(**tensors)}" if tensors else ""
-        raise ValueError(f"{op}: it would need an array of shape {tuple(shape)}, more than a process can address{given}; "
-                         "is an option too large?")  # fmt: skip
+        raise ValueError(
+            f"{op}: it would need an array of shape {tuple(shape)}, more than a process can address{given}; "
+            "is an option too large?"
+        )
 
 
 def require_image_fits(op: str, x: Tensor, window: Window, *, channels: int, ceil_mode: bool = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal, overload
 
 from minires.arguments import require_flag
 from minires.function import Function
@@ -27,11 +27,11 @@ class MaxPool2d(Function):
         self._indices = argmax if self.return_indices else None
         return output
 
-    def indices(self) -> Tensor:
+    def take_indices(self) -> Array:
         """Where each maximum is, h W + w, in int64; to be asked for once, if ``return_indices``."""
-        assert self._indices is not None
-        indices, self._indices = Tensor(self._indices.astype("int64")), None
-        return indices
+        indices, self._indices = self._indices, None
+        assert indices is not None
+        return indices.astype("int64")
 
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         return (pooling.max_pool_backward(grad_output, self.saved.argmax, self._shape),)
@@ -93,15 +93,43 @@ class AdaptiveAvgPool2d(Function):
         return (grad_x,)
 
 
+Size = int | Sequence[int]
+
+
+@overload
 def max_pool2d(
     x: Tensor,
-    kernel_size: int | Sequence[int],
-    stride: int | Sequence[int] | None = None,
-    padding: int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def max_pool2d(
+    x: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    return_indices: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def max_pool2d(
+    x: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> Any:
+) -> Tensor | tuple[Tensor, Tensor]:
     """The largest number of each window: (N, C, H, W) -> (N, C, OH, OW); stride defaults to kernel_size.
 
     Padding never wins. Sizes are those of :func:`minires.functional.conv2d`, rounded up with ``ceil_mode``; one image
@@ -119,7 +147,7 @@ def max_pool2d(
     window = _window("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)
     function = MaxPool2d(window, ceil_mode, bool(return_indices))
     y = without_batch(apply(function, x), is_single)
-    return (y, without_batch(function.indices(), is_single)) if return_indices else y
+    return (y, without_batch(Tensor(function.take_indices()), is_single)) if return_indices else y
 
 
 def avg_pool2d(
