@@ -235,8 +235,9 @@ class MaxPool2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, OH, OW)."""
-        geometry: dict[str, Any] = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
-        return functional.max_pool2d(x, self.kernel_size, **geometry, ceil_mode=self.ceil_mode)
+        return functional.max_pool2d(
+            x, self.kernel_size, self.stride, self.padding, self.dilation, ceil_mode=self.ceil_mode
+        )
 
 
 class AvgPool2d(Module):
