@@ -9,10 +9,13 @@ only one of the threads is left, waited for ever. Here instead
 - **nobody waits for a thread that hasn't come.** A job has an open door. A helper that finds it open takes a seat and
   works; when the one who brought the job has nothing left to do, it closes the door, and waits for those alone that
   have come in. If none did, it has done all pieces itself;
-- **a thread that waits soon sleeps.** It looks for an open door ``LOOKS`` times, some microseconds, and from then on
-  costs nothing. Awake, it is there at once, as the kernels of a training step want it, which follow each other closely;
-  asleep, it takes some ten microseconds to wake, and meanwhile the others have begun. (To give the core away between
-  looks, by ``sched_yield``, was tried, and is slower among many neighbours: who sleeps gets a core back sooner);
+- **a thread that waits sleeps after a while**, and soon where others want its core. It looks for an open door ``LOOKS``
+  times, for a millisecond or two, which the kernels of a training step are never apart. Awake, it is there at once;
+  asleep, it takes some fifty microseconds to wake, and meanwhile the others have begun. But one that is awake and yet
+  doesn't come to a job isn't running: another program has its core. When that happens again and again
+  (``SUSPICION``), threads look for a job ``FEW_LOOKS`` times only, until it hasn't happened for some hundred jobs. (To
+  give the core away between looks, by ``sched_yield``, was tried, and is slower among many neighbours: who sleeps gets
+  a core back sooner);
 - **after a fork** the child gets helpers of its own.
 
 One job is done at a time. Who brings another meanwhile (a second thread of Python; a piece that shares out pieces)
@@ -48,15 +51,20 @@ ITEM = types.intp.bitwidth // 8
 LINE = 64 // ITEM
 """Words of a cache line: what different threads write lies in different lines, or they would wait for each other."""
 
-LOOKS = 300
-"""How often a helper looks for a job before it sleeps, and a caller for a helper: each takes some 50 ns. See
-``benchmarks.neighbours``, which measures others."""
+LOOKS, FEW_LOOKS = 40_000, 300
+"""How often a helper looks for a job before it sleeps, and a caller for a helper: each takes some 50 ns. The second
+where others use the cores. See ``benchmarks.neighbours``, which measures others."""
 
-SHARE_OUT, HELPERS, PATIENCE = range(3)  # read by all, written at start: an address, a number, and LOOKS
-OWNER = LINE  # whether somebody's job is being done
+ABSENCE, SUSPICION, MOST = 100, 250, 1000
+"""A helper that is awake and absent adds ``ABSENCE`` to what is counted, up to ``MOST``; a job without one takes 1 away.
+Above ``SUSPICION`` others are taken to use the cores."""
+
+SHARE_OUT, HELPERS, PATIENCE, MUCH, LITTLE = range(5)  # an address, a number; how often to look: now, at most, at least
+OWNER, ABSENCES = range(LINE, LINE + 2)  # whether somebody's job is being done; what is counted of absences
 DOOR, RUN, RECORD = range(2 * LINE, 2 * LINE + 3)  # number of the job * SEATS + free seats; what to call, with what
 LEFT, CALLER, CALLER_LOCK = range(3 * LINE, 3 * LINE + 3)  # helpers that are done; whether the caller sleeps
-FIRST_HELPER = 4 * LINE  # of each, in a line of its own: whether it sleeps, and the lock on which it does
+FIRST_HELPER = 4 * LINE  # of each, in a line of its own: how it is, and the lock on which it sleeps
+AWAKE, ASLEEP, WOKEN = range(3)  # how a helper is: woken, it isn't there yet
 SEATS = 1 << 16
 
 NAME, ARCHITECTURE = "minires_pool", llvm.get_process_triple().partition("-")[0]
@@ -178,10 +186,11 @@ def help_out(mine: int) -> None:
             looks += 1
             pause()
         else:
-            write(mine, 1)
+            write(mine, ASLEEP)
             # Who opens a door after this looks finds that we sleep, and wakes us.
-            if (read(DOOR) & (SEATS - 1)) == 0 or not change(mine, 1, 0):
+            if (read(DOOR) & (SEATS - 1)) == 0 or not change(mine, ASLEEP, AWAKE):
                 acquire(read(mine + 1), 1)
+                write(mine, AWAKE)
             looks = 0
 
 
@@ -199,9 +208,12 @@ def share_out(function: int, record: int, parts: int) -> None:
     write(RECORD, record)
     write(LEFT, 0)
     write(DOOR, (((read(DOOR) >> 16) + 1) << 16) + helpers)
+    awake = 0
     for k in range(helpers):
         mine = FIRST_HELPER + k * LINE
-        if change(mine, 1, 0):
+        if read(mine) == AWAKE:
+            awake += 1
+        elif change(mine, ASLEEP, WOKEN):
             release(read(mine + 1))
     run(function, 0, record)
     door = read(DOOR)
@@ -216,7 +228,24 @@ def share_out(function: int, record: int, parts: int) -> None:
             write(CALLER, 1)
             if read(LEFT) < came or not change(CALLER, 1, 0):
                 acquire(read(CALLER_LOCK), 1)
+    take_note(awake - came)
     write(OWNER, 0)
+
+
+@njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def take_note(absent: int) -> None:
+    """Counts helpers that were awake and didn't come to a job, and says by that how long all wait from now on."""
+    absences = read(ABSENCES)
+    if absent > 0:
+        absences = min(absences + ABSENCE * absent, MOST)
+    elif absences > 0:
+        absences -= 1
+    else:
+        return
+    write(ABSENCES, absences)
+    patience = read(LITTLE) if absences > SUSPICION else read(MUCH)
+    if read(PATIENCE) != patience:
+        write(PATIENCE, patience)
 
 
 def hand_over(context: Any, builder: Any, function: Any, record: Any, parts: Any) -> None:
@@ -246,7 +275,8 @@ def _start() -> None:
     new_lock.restype, acquire.argtypes = ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_int)
     places = [CALLER, *range(FIRST_HELPER, WORDS.size, LINE)]
     WORDS[OWNER:] = 0
-    WORDS[PATIENCE] = patience(LOOKS)
+    WORDS[PATIENCE] = WORDS[MUCH] = patience(LOOKS)
+    WORDS[LITTLE] = min(patience(FEW_LOOKS), WORDS[MUCH])
     for place in places:
         lock = new_lock()
         acquire(lock, 1)
