@@ -202,12 +202,13 @@ class Tensor(Operators, Conversions):
             )
         self._requires_grad = bool(requires_grad)
 
-    def changed(self) -> None:
+    def changed(self, at: tuple[str, int] | None = None) -> None:
         """Say that its numbers have been written to: backward passes that need the former ones will raise.
 
-        Optimizers, ``load_state_dict`` and conversions call it, and so does an assignment to ``data``.
+        Optimizers, ``load_state_dict`` and conversions call it, and so does an assignment to ``data``. ``at``: the file
+        and line for the message, for whoever knows it already; by default the line that calls.
         """
-        self._changed_at = origin_of_call()
+        self._changed_at = at or origin_of_call()
         self.version = next(_numbers)
 
     def changed_at(self) -> str:

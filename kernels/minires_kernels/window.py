@@ -36,6 +36,14 @@ def as_pair(value: int | Sequence[int], name: str, *, least: int, op: str = "Win
     Raises TypeError when it isn't one or two integers, ValueError when one of them is below ``least`` or above
     ``LONGEST``; both name ``op`` and ``name``.
     """
+    if type(value) is tuple and len(value) == 2:  # by far the most usual: a layer's own
+        vertical, horizontal = value
+        if (
+            type(vertical) is type(horizontal) is int
+            and least <= vertical <= LONGEST
+            and least <= horizontal <= LONGEST
+        ):
+            return value
     items = tuple(value) if isinstance(value, Sequence) and not isinstance(value, bytes) else (value, value)
     if len(items) != 2 or not all(is_integer(item) for item in items):
         raise TypeError(f"{op}: {name} must be an integer or a pair of integers, got {shown(value)}")

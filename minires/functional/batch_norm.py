@@ -20,6 +20,8 @@ from minires_kernels import normalization
 from minires_kernels.arrays import Array, array_module
 from minires_kernels.fit import require_apart, require_writable
 
+LARGEST = {np.dtype(kind): float(np.finfo(kind).max) for kind in (np.float32, np.float64)}
+
 
 class BatchNorm(Function):
     """y = (x - mean) inverse_std weight + bias, with the statistics of x itself (training).
@@ -191,7 +193,7 @@ def _checked(
     C = x.shape[1]
     require_flag(op, "training", training)
     require_number(op, "momentum", momentum, least=0, most=1)
-    eps = require_number(op, "eps", eps, least=0, most=float(np.finfo(x.dtype).max))
+    eps = require_number(op, "eps", eps, least=0, most=LARGEST[x.dtype])
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None:
             require_tensor(op, name, parameter)
@@ -203,7 +205,7 @@ def _checked(
     for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
         if statistic is None:
             continue
-        if not hasattr(statistic, "__array_interface__") and not hasattr(statistic, "__cuda_array_interface__"):
+        if not isinstance(statistic, np.ndarray) and not hasattr(statistic, "__cuda_array_interface__"):
             raise TypeError(f"{op}: {name} must be an array, which training updates, got {type(statistic).__name__}")
         if statistic.shape != (C,):
             raise ValueError(f"{op}: {name} must have shape ({C},), got {statistic.shape}; {shapes(x=x)}")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from minires.arguments import require_flag, require_number
+from minires.function import origin_of_call
 from minires.tensor import Parameter, Tensor
 from minires_kernels import update
 from minires_kernels.arrays import Array, array_module, on_device
@@ -75,12 +76,13 @@ class SGD:
         parameter has moved, when a gradient or a velocity doesn't have its parameter's shape or dtype, and when a
         parameter can't be written.
         """
+        origin = origin_of_call()
         moves = [move for index, group in enumerate(self.groups) for move in self._moves(index, group)]
         for parameter, velocity, settings in moves:
             if velocity is not None:
                 self._velocities[parameter] = velocity
-            update.sgd(parameter.data, parameter.grad, velocity, *settings)
-            parameter.changed()
+            update.move(parameter.data, parameter.grad, velocity, *settings)
+            parameter.changed(origin)
 
     def _moves(self, index: int, group: Mapping[str, Any]) -> Iterator[tuple[Parameter, Array | None, tuple[Any, ...]]]:
         """(parameter, velocity, settings) of each update that ``step`` does in this group, each checked."""
@@ -102,9 +104,11 @@ class SGD:
 
     def _velocity(self, parameter: Parameter) -> Array:
         """Its velocity, where the parameter is and of its dtype: a net may be converted between two steps."""
-        velocity = self._velocities.get(parameter)
+        velocity, data = self._velocities.get(parameter), parameter.data
         if velocity is None:
-            return array_module(parameter.data).zeros_like(parameter.data)
+            return array_module(data).zeros_like(data)
+        if type(velocity) is type(data) and velocity.dtype is data.dtype:
+            return velocity
         return on_device(velocity, parameter.device).astype(parameter.dtype, copy=False)
 
     def zero_grad(self) -> None:

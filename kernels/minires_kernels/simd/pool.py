@@ -56,8 +56,8 @@ LOOKS, FEW_LOOKS = 40_000, 300
 where others use the cores. See ``benchmarks.neighbours``, which measures others."""
 
 ABSENCE, SUSPICION, MOST = 100, 250, 1000
-"""A helper that is awake and absent adds ``ABSENCE`` to what is counted, up to ``MOST``; a job without one takes 1 away.
-Above ``SUSPICION`` others are taken to use the cores."""
+"""A helper that is awake and absent adds ``ABSENCE`` to what is counted, up to ``MOST``; a job without one takes 1
+away. Above ``SUSPICION`` others are taken to use the cores."""
 
 SHARE_OUT, HELPERS, PATIENCE, MUCH, LITTLE = range(5)  # an address, a number; how often to look: now, at most, at least
 OWNER, ABSENCES = range(LINE, LINE + 2)  # whether somebody's job is being done; what is counted of absences

@@ -49,6 +49,20 @@ def sgd(
     weight_decay = number("update.sgd", "weight_decay", weight_decay)
     nesterov, caffe = flag("update.sgd", "nesterov", nesterov), flag("update.sgd", "caffe", caffe)
     check(parameter, grad, velocity, momentum)
+    move(parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe)
+
+
+def move(
+    parameter: Array,
+    grad: Array,
+    velocity: Array | None,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool,
+    caffe: bool,
+) -> None:
+    """:func:`sgd` for what has been checked: by whoever moves many parameters, and checks them all before the first."""
     kernel = select(FAMILY, "sgd", parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe)
     kernel(parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe)
 
