@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from minires_kernels.arrays import is_channels_last
+
 ALIGNMENT = 64
 """Bytes in a cache line, and in the widest vector register: no aligned vector crosses two lines."""
 
@@ -124,6 +126,10 @@ def empty_channels_last(shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any
 
 def empty_like(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """As :func:`empty`, an array that lies in memory as ``x`` does, whose numbers fill a piece of memory."""
+    if x.flags.c_contiguous:
+        return empty(x.shape, x.dtype)
+    if is_channels_last(x):
+        return empty_channels_last(x.shape, x.dtype)
     order = sorted(range(x.ndim), key=lambda axis: (-x.strides[axis], -x.shape[axis], axis))
     return empty([x.shape[axis] for axis in order], x.dtype).transpose([order.index(axis) for axis in range(x.ndim)])
 

@@ -74,7 +74,13 @@ def checked_device(device: str) -> str:
 
 def is_channels_last(x: Array) -> bool:
     """Whether the (N, C, H, W) array ``x`` lies in memory as a C-contiguous (N, H, W, C) one."""
-    return x.ndim == 4 and bool(x.transpose(0, 2, 3, 1).flags.c_contiguous)
+    if x.ndim != 4:
+        return False
+    (_, C, H, W), step = x.shape, x.itemsize
+    pixel = C * step
+    if x.strides == (H * W * pixel, step, W * pixel, pixel):
+        return True
+    return bool(x.transpose(0, 2, 3, 1).flags.c_contiguous)  # strides of axes that have one element don't matter
 
 
 def channels_last(x: Array) -> Array:
@@ -95,7 +101,7 @@ def total(x: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = 
     becomes 100958. So sums of more than ``FEW`` float32 numbers are made in double precision, and rounded once. That
     takes less than twice the time. float64 has digits to spare, and integers lose none: they are added as ever.
     """
-    if x.dtype.name != "float32" or (axis is None and x.flags.forc):
+    if x.dtype != np.float32 or (axis is None and x.flags.forc):
         return x.sum(axis, keepdims=keepdims)
     count = 1
     for each in range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,):

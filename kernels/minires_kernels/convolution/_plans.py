@@ -53,14 +53,14 @@ def _product_sums(tile: Tile) -> int:
     return address(_direct.product_sums, tile, NO_PLACES, *[0] * 5, x, 0, 0, 0, x, 0, 0, x, *[0] * 4)
 
 
-def program(function: Any, dtype: str) -> int:
+def program(function: Any, dtype: Any) -> int:
     """The address of one of the four programs of ``_direct``, for ``in_parallel``."""
     x = np.empty(0, dtype)
     return address(function, vector(dtype), 0, 0, 0, np.empty(0, SCAN), NO_CASES, x, x, x, x)
 
 
 def _correlation(
-    s: dict[str, int], axes: Axes, output: Shape, tap: Pair, window: Window, dtype: str, parts: int
+    s: dict[str, int], axes: Axes, output: Shape, tap: Pair, window: Window, dtype: Any, parts: int
 ) -> Plan:
     """The plan of forward or grad_input."""
     down, right = axes
@@ -119,7 +119,7 @@ def _one_image(window: Window, N: int, *sizes: int) -> tuple[int, ...]:
 
 @kept
 def plan_forward(
-    x_shape: Shape, weight_shape: Shape, window: Window, groups: int, dtype: str, parts: int, register_bytes: int
+    x_shape: Shape, weight_shape: Shape, window: Window, groups: int, dtype: Any, parts: int, register_bytes: int
 ) -> Plan:
     """The plan of forward. ``register_bytes`` is only part of the cache's key."""
     N, C, H, W = x_shape
@@ -139,7 +139,7 @@ def plan_forward(
 
 @kept
 def plan_grad_input(
-    grad_shape: Shape, weight_shape: Shape, x_shape: Shape, window: Window, groups: int, dtype: str, parts: int,
+    grad_shape: Shape, weight_shape: Shape, x_shape: Shape, window: Window, groups: int, dtype: Any, parts: int,
     register_bytes: int,
 ) -> Plan:  # fmt: skip
     """The plan of grad_input: a scan over grad_output that writes grad_x."""
@@ -161,7 +161,7 @@ def plan_grad_input(
 
 @kept
 def plan_grad_weight(
-    grad_shape: Shape, x_shape: Shape, window: Window, groups: int, dtype: str, parts: int, register_bytes: int
+    grad_shape: Shape, x_shape: Shape, window: Window, groups: int, dtype: Any, parts: int, register_bytes: int
 ) -> Plan:
     """The plan of grad_weight: forward's scan over x, in which the output is read.
 

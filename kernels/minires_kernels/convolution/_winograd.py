@@ -78,7 +78,7 @@ class Plan(NamedTuple):
     lanes: int  # the threads' buffers for the lanes of gradients of filters
 
 
-def _program(function: Any, dtype: str) -> int:
+def _program(function: Any, dtype: Any) -> int:
     x = np.empty(0, dtype)
     return address(function, vector(dtype), 0, 0, 0, np.empty(0, GRID), np.empty(0, SIDE), x, x, x, x)
 
@@ -179,7 +179,7 @@ def _filters_first(algorithm: Algorithm, grid: dict[str, int]) -> bool:
 
 @kept
 def _plan_correlation(
-    name: str, x_shape: Shape, y_shape: Shape, before: Pair, turned: bool, dtype: str, parts: int,
+    name: str, x_shape: Shape, y_shape: Shape, before: Pair, turned: bool, dtype: Any, parts: int,
     register_bytes: int,
 ) -> Plan:  # fmt: skip
     """Of forward, or of grad_input (filters ``turned`` round and transposed). ``register_bytes`` is for the key."""
@@ -208,7 +208,7 @@ def _plan_correlation(
 
 @kept
 def _plan_grad_weight(
-    name: str, x_shape: Shape, y_shape: Shape, before: Pair, dtype: str, parts: int, register_bytes: int
+    name: str, x_shape: Shape, y_shape: Shape, before: Pair, dtype: Any, parts: int, register_bytes: int
 ) -> Plan:
     algorithm, C, O = Algorithm(vector(dtype), name), x_shape[1], y_shape[1]
     grid = _grid(algorithm, x_shape, y_shape, parts)
@@ -288,7 +288,7 @@ def grad_input(m: int, grad_output: Array, weight: Array, x_shape: Shape, window
 def _correlate(name: str, x: Array, weight: Array, before: Pair, turned: bool, y: Array) -> bool:
     """Fills y. Whether all of it is finite, so that it may be trusted."""
     parts, dtype = numba.get_num_threads(), y.dtype
-    plan = _plan_correlation(name, x.shape, y.shape, before, turned, dtype.name, parts, kinds.REGISTER_BYTES)
+    plan = _plan_correlation(name, x.shape, y.shape, before, turned, dtype, parts, kinds.REGISTER_BYTES)
     shared, work = scratch("shared", plan.shared, dtype), scratch("patches", plan.work, dtype)
     watched = work.reshape(parts, -1)[:, -WATCHED:]
     watched[...] = 0
@@ -312,7 +312,7 @@ def grad_weight(m: int, grad_output: Array, x: Array, window: Window, groups: in
         gradient[...] = 0
     else:
         plan = _plan_grad_weight(
-            FORWARD[m, window.stride[0]], x.shape, grad_output.shape, window.padding, dtype.name, parts,
+            FORWARD[m, window.stride[0]], x.shape, grad_output.shape, window.padding, dtype, parts,
             kinds.REGISTER_BYTES,
         )  # fmt: skip
         shared, work = scratch("shared", plan.shared, dtype), scratch("patches", plan.work, dtype)

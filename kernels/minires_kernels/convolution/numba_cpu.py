@@ -76,7 +76,7 @@ def forward(x: Array, weight: Array, window: Window, groups: int = 1) -> Array:
         y[...] = 0
     else:
         plan = plan_forward(
-            x.shape, weight.shape, window, groups, x.dtype.name, numba.get_num_threads(), kinds.REGISTER_BYTES
+            x.shape, weight.shape, window, groups, x.dtype, numba.get_num_threads(), kinds.REGISTER_BYTES
         )
         _correlate(plan, x, weight, y)
     return y
@@ -91,7 +91,7 @@ def grad_input(
         grad_x[...] = 0
     else:
         plan = plan_grad_input(
-            grad_output.shape, weight.shape, tuple(x_shape), window, groups, grad_output.dtype.name,
+            grad_output.shape, weight.shape, tuple(x_shape), window, groups, grad_output.dtype,
             numba.get_num_threads(), kinds.REGISTER_BYTES,
         )  # fmt: skip
         _correlate(plan, grad_output, weight, grad_x)
@@ -114,7 +114,7 @@ def grad_weight(grad_output: Array, x: Array, window: Window, groups: int = 1) -
     if x.size == 0 or grad_output.size == 0:
         gradient[...] = 0
     else:
-        plan = plan_grad_weight(grad_output.shape, x.shape, window, groups, x.dtype.name, parts, kinds.REGISTER_BYTES)
+        plan = plan_grad_weight(grad_output.shape, x.shape, window, groups, x.dtype, parts, kinds.REGISTER_BYTES)
         sums, packed = scratch("sums", parts * plan.weights, x.dtype), scratch("packed", plan.packed, x.dtype)
         (accumulate, add_sums), (image_parts, channel_parts) = plan.programs, plan.shares
         in_parallel(accumulate, image_parts, plan.scan, plan.cases, pixels(x), pixels(grad_output), sums, packed)
