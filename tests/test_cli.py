@@ -164,7 +164,7 @@ def test_doctor_prints_each_finding_and_the_cure_below(run):
     (("train", "resnet20", "--epoch", "3"), "--epochs"),
     (("train", "resnet20", "--epochs", "0"), "--epochs"),
     (("train", "resnet20", "--epochs", "many"), "--epochs"),
-    (("train", "resnet20", "--lr", "-1"), "must not be negative"),
+    (("train", "resnet20", "--lr", "-1"), "lr must be a finite number of at least 0, got -1"),
     (("train", "resnet20", "--seed", "-1"), "--seed"),
     (("train", "resnet20", "--widths", ""), "widths: expected integers separated by commas, got ''"),
     (("train", "resnet20", "--epochs", "3", "--milestone", "50"), "milestone: 50 is never passed in 3 epochs; choose"),

@@ -18,17 +18,18 @@ class MaxPool2d(Function):
     """The maximum of each window; the pixel that won (the first of equals) gets the gradient."""
 
     def __init__(self, window: Window, ceil_mode: bool, return_indices: bool = False) -> None:
-        self.window, self.ceil_mode, self.return_indices = window, ceil_mode, return_indices
+        self.window, self.ceil_mode = window, ceil_mode
+        self._returns_indices = return_indices
 
     def forward(self, x: Array) -> Array:
         self._shape = x.shape
         output, argmax = pooling.max_pool(x, self.window, self.ceil_mode)  # (N, C, OH, OW), twice
         self.save_for_backward(argmax=argmax)
-        self._indices = argmax if self.return_indices else None
+        self._indices = argmax if self._returns_indices else None
         return output
 
     def take_indices(self) -> Array:
-        """Where each maximum is, h W + w, in int64; to be asked for once, if ``return_indices``."""
+        """Where each maximum is, h W + w, in int64; to be asked for once, if it was made with ``return_indices``."""
         indices, self._indices = self._indices, None
         assert indices is not None
         return indices.astype("int64")

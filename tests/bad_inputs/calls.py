@@ -44,7 +44,8 @@ class Call:
     @property
     def speakers(self) -> tuple[str, ...]:
         """What a refusal may begin with: the function, its Function, or the door."""
-        return (self.name, self.name.title().replace("_", ""), "Tensor", "Window", *self.names)
+        function = "".join(word[:1].upper() + word[1:] for word in self.name.split("_"))
+        return (self.name, function, "Tensor", "Window", *self.names)
 
 
 def floats(*shape: int) -> Callable[[np.random.Generator], np.ndarray]:

@@ -100,7 +100,7 @@ GOOD = {
         "dilation": 1,
         "groups": 1,
     },
-    "max_pool2d": POOL | {"dilation": 1},
+    "max_pool2d": POOL | {"dilation": 1, "return_indices": False},
     "avg_pool2d": POOL | {"count_include_pad": True},
     "adaptive_avg_pool2d": {"x": tensor(2, 4, 5, 6), "output_size": 2},
     "batch_norm": {"x": tensor(2, 4, 5, 6), **NORM},

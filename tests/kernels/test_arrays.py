@@ -28,6 +28,7 @@ def cupy(monkeypatch):
     module.ndarray = FakeCupyArray
     module.asarray = FakeCupyArray
     module.asnumpy = lambda x: x.values
+    module.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(getDeviceCount=lambda: 1))
     monkeypatch.setitem(sys.modules, "cupy", module)
     return module
 
