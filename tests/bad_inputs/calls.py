@@ -32,6 +32,7 @@ class Call:
     Arrays among the arguments are handed to ``run`` as they are; ``run`` returns an array, a Tensor or a tuple of them.
     ``written``: the positions of arguments that the call may write. ``names``: what else a refusal may begin with.
     ``padded``: the positions where an infinity or a NaN may meet the zeros of the padding, which makes NaN.
+    ``loose``: those where one makes its channel's results not finite, be they infinite or NaN.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Call:
     written: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
     padded: tuple[int, ...] = ()
+    loose: tuple[int, ...] = ()
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -156,13 +158,23 @@ CALLS = [
         drawn(IMAGE, VECTOR, VECTOR, VECTOR, VECTOR, True, 0.1, 1e-5),
         on_tensors(batch_norm, 0, 3, 4),
         (1, 2),
+        loose=(1, 2, 3, 4),
     ),
-    Call("batch_norm", drawn(IMAGE, VECTOR, VECTOR, VECTOR, VECTOR, False, 0.1, 1e-5), on_tensors(batch_norm, 0, 3, 4)),
+    Call(
+        "batch_norm",
+        drawn(IMAGE, VECTOR, VECTOR, VECTOR, VECTOR, False, 0.1, 1e-5),
+        on_tensors(batch_norm, 0, 3, 4),
+        (1, 2),
+        names=("Normalize",),
+        loose=(1, 2, 3, 4),
+    ),
     Call(
         "batch_norm_relu",
         drawn(IMAGE, VECTOR, VECTOR, VECTOR, VECTOR, IMAGE, True),
         on_tensors(batch_norm_relu, 0, 3, 4, 5),
         (1, 2),
+        names=("BatchNormReLU",),
+        loose=(1, 2, 3, 4),
     ),
     Call("relu", drawn(IMAGE), on_tensors(functional.relu, 0)),
     Call("sigmoid", drawn(IMAGE), on_tensors(functional.sigmoid, 0)),
@@ -288,18 +300,21 @@ CALLS = [
         drawn(IMAGE, VECTOR, VECTOR, VECTOR, VECTOR, IMAGE, True),
         normalization.normalize,
         names=("normalization",),
+        loose=(1, 2, 3, 4),
     ),
     Call(
         "batch_norm_backward",
         drawn(IMAGE, IMAGE, VECTOR, VECTOR, VECTOR, IMAGE, True),
         normalization.batch_norm_backward,
         names=("normalization",),
+        loose=(2, 3, 4),
     ),
     Call(
         "normalize_backward",
         drawn(IMAGE, IMAGE, VECTOR, VECTOR, VECTOR, IMAGE, True),
         normalization.normalize_backward,
         names=("normalization",),
+        loose=(2, 3, 4),
     ),
     Call("activation.relu", drawn(IMAGE), activation.relu, names=("relu", "activation")),
     Call(
@@ -358,7 +373,7 @@ CALLS = [
 
 
 def with_upstream(x: Any, grad: Any) -> tuple[Any, ...]:
-    tensor = as_tensor(x)
+    tensor = as_tensor(x if isinstance(x, (Tensor, np.ndarray)) else Tensor(x))
     (tensor * 2).backward(grad)
     return (tensor.grad,)
 

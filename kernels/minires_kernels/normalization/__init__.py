@@ -12,6 +12,7 @@ Contract, for each implementation (Ioffe and Szegedy 2015; channels on axis 1, m
 - NaN and infinities stay in their channel. A NaN makes both of its statistics NaN, an infinity its variance. One in x
   or grad_output reaches y, grad_addend and, with constant statistics, grad_x at its own pixel alone, and the channel's
   grad_weight and grad_bias. The ReLU's gate is that of ``activation``: chosen, not multiplied, and open where y is NaN.
+  One in a channel's statistics, weight or bias makes its results not finite: whether infinite or NaN isn't promised.
 - x (N, C, H, W), any strides; mean, inverse_std, weight, bias (C,); all of one dtype, float32 or float64, which every
   returned array keeps. Results lie in memory as x does where x is contiguous or channels-last. Inputs never written.
 
