@@ -1,4 +1,4 @@
-# Everything below needs Python >= 3.11, a C++ compiler and make; each target creates what it needs.
+# Everything below needs Python >= 3.11 and make; each target creates what it needs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin

@@ -6,7 +6,9 @@ before, so that no start is counted: one; two at once; and one beside a program 
 waiting (``WAYS``) has its own pair of processes, and they take turns in an order that is shuffled every round. Every
 process first shows that its gradients are right.
 
-The fair time of two at once is twice the time alone, and that beside a loop on one of C cores, C / (C - 1/2) times.
+The fair time of two at once is twice the time alone, and that beside a loop on one of C cores, C / (C - 1/2) times;
+"alone" is that of the quickest way, or a slow one would be fair to everybody. With ``--checkout FOLDER`` another
+version of the engine takes part, in the same run.
 """
 
 from __future__ import annotations
@@ -19,40 +21,47 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from benchmarks.results import write
 from benchmarks.timing import RETAINING_MALLOC, ForeignLoad, Times
 
+ROOT = Path(__file__).parents[1]
+OTHER = "the other checkout"
 WAYS: dict[str, dict[str, str]] = {
     "default": {},
     "looks 0": {"GOMP_SPINCOUNT": "0"},
-    "looks 30": {"GOMP_SPINCOUNT": "30"},
-    "looks 1000": {"GOMP_SPINCOUNT": "1000"},
-    "looks 3000": {"GOMP_SPINCOUNT": "3000"},
+    "looks 300": {"GOMP_SPINCOUNT": "300"},
     "looks 300000": {"GOMP_SPINCOUNT": "300000"},
 }
-"""Environment by name: how often a thread that waits looks for work before it sleeps (``simd.pool``). The last is as
-long as GNU's OpenMP waits without being told otherwise."""
+"""Environment by name: how often a thread that waits looks for work before it sleeps (``simd.pool``). By default that
+depends on whether it has a core. The last is as long as GNU's OpenMP waits without being told otherwise."""
+WORK = "--work"
 BATCH, SIDE = 100, 8
 GOAL = 1.3
 """The most times its fair time that two at once may take."""
 
 
 def main() -> None:
-    """Parse, check, measure, print, write ``results/neighbours.jsonl``."""
+    """Parse, check, measure, print, write ``neighbours.jsonl``."""
+    if sys.argv[1:] == [WORK]:  # one of the processes that are measured, perhaps of a version that knows less
+        work()
+        return
+    from benchmarks.results import add_record_option, write
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=20, help="training steps that are timed in one go")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each process")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS, help="of waiting; all unless given")
-    parser.add_argument("--work", action="store_true", help="be one of the processes that are measured")
+    parser.add_argument("--checkout", type=Path, help="folder of another version, which is measured too")
+    add_record_option(parser)
     options = parser.parse_args()
-    if options.work:
-        work()
-        return
-    rows = report(measure(options.ways, options.rounds, options.steps, options.threads), len(options.ways))
-    print(write("neighbours", rows, options.threads))
+    if options.record and (options.checkout or len(options.ways) < len(WAYS)):
+        parser.error("--record replaces the results of all ways, and of this version: leave out --ways and --checkout")
+    folders = dict.fromkeys(options.ways, ROOT) | ({OTHER: options.checkout} if options.checkout else {})
+    rows = report(measure(folders, options.rounds, options.steps, options.threads))
+    print(write("neighbours", rows, options.threads, record=options.record))
 
 
 def work() -> None:
@@ -78,13 +87,15 @@ def work() -> None:
 
 
 class Worker:
-    """A process that trains when it is told to."""
+    """A process that trains when it is told to, with the version of the engine in ``folder``."""
 
-    def __init__(self, settings: dict[str, str], threads: int) -> None:
+    def __init__(self, folder: Path, settings: dict[str, str], threads: int) -> None:
         kept = {name: text for name, text in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+        search = {"PYTHONPATH": os.pathsep.join([str(folder), str(folder / "kernels")])}
+        number = {"NUMBA_NUM_THREADS": str(threads)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.neighbours", "--work"], text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, env={**kept, **RETAINING_MALLOC, "NUMBA_NUM_THREADS": str(threads), **settings},
+            [sys.executable, __file__, WORK], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**kept, **RETAINING_MALLOC, **search, **number, **settings},
         )  # fmt: skip
 
         if self._read() != "ready\n":  # one after the other: the first compiles for all
@@ -132,13 +143,14 @@ def busy() -> Iterator[None]:
 Results = dict[tuple[str, str], Times]
 
 
-def measure(ways: list[str], rounds: int, steps: int, threads: int) -> Results:
+def measure(folders: dict[str, Path], rounds: int, steps: int, threads: int) -> Results:
     """Times by (way, case). Rounds in which others used the cores count too: how busy these were is printed."""
+    ways = list(folders)
     workers: dict[str, list[Worker]] = {way: [] for way in ways}
     results: Results = {(way, case): Times() for way in ways for case in ("alone", "two at once", "beside a loop")}
     try:
         for way in 2 * ways:
-            workers[way].append(Worker(WAYS[way], threads))
+            workers[way].append(Worker(folders[way], WAYS.get(way, {}), threads))
         order, shuffler, load = list(ways), random.Random(0), ForeignLoad()
         for _ in range(rounds):
             shuffler.shuffle(order)
@@ -156,23 +168,22 @@ def measure(ways: list[str], rounds: int, steps: int, threads: int) -> Results:
     return results
 
 
-def report(results: Results, ways: int) -> list[dict[str, Any]]:
+def report(results: Results) -> list[dict[str, Any]]:
     """Print the table; return its result rows."""
     cores = os.cpu_count() or 1
     fair = {"alone": 1.0, "two at once": 2.0, "beside a loop": cores / (cores - 0.5)}
+    quickest = min(times.median for (_, case), times in results.items() if case == "alone")
     print(
-        f"{'':14}" + "".join(f"{case:>28}" for case in fair) + f"     (goal: two at once under {GOAL} of the fair time)"
+        f"{'':20}" + "".join(f"{case:>28}" for case in fair) + f"     (goal: two at once under {GOAL} of the fair time)"
     )
     rows = []
     for way in dict.fromkeys(way for way, _ in results):
-        alone, line = results[way, "alone"], f"{way:14}"
+        line = f"{way:20}"
         for case, share in fair.items():
             times = results[way, case]
-            of_fair = times.median / alone.median / share
+            of_fair = times.median / quickest / share
             line += f"{times.median * 1e3:10.1f} ms ±{times.spread:4.0%} {of_fair:5.2f} fair"
             rows.append({"case": case, "candidate": way, **times.summary(), "times_the_fair_time": of_fair})
-        if ways > 1 and ("default", "alone") in results:
-            line += f"   alone, default is {results['default', 'alone'].ratio(alone):.3f}x as fast"
         print(line)
     return rows
 

@@ -206,6 +206,22 @@ def startup_table(rows: list[Row]) -> list[str]:
     return _table(["start", "engine", "time", "goal"], cells)
 
 
+def neighbours_table(rows: list[Row]) -> list[str]:
+    """A training alone, two at once and beside a busy program, by how its threads wait."""
+    ways: dict[str, dict[str, str]] = {}
+    for row in rows:
+        cell = f"{row['median_s'] * 1e3:.0f} ms ({row['times_the_fair_time']:.2f})"
+        ways.setdefault(row["candidate"], {})[row["case"]] = cell
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    table = _table(["threads wait", *cases], [[way, *map(cells.get, cases)] for way, cells in ways.items()])  # type: ignore[list-item]
+    legend = (
+        "20 training steps of ResNet-20 on 8 x 8 images. In parentheses: times the fair time, which is twice the "
+        "quickest alone for two at once, and C / (C - 1/2) times beside a loop on one of C cores. By default threads look "
+        "long for work while the cores are theirs, and briefly while others use them."
+    )
+    return [*table, "", legend] if table else []
+
+
 def convergence_table(rows: list[Row]) -> list[str]:
     """Losses of the same training, and how far each is from PyTorch's."""
     cells = [
@@ -269,6 +285,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[list[Row]], list[str]]], ...] = (
     ("Wrong backward passes, planted one by one", "checking_*.jsonl", checking_table),
     ("Memory", "memory.jsonl", memory_table),
     ("Start", "startup.jsonl", startup_table),
+    ("Neighbours", "neighbours.jsonl", neighbours_table),
     ("Convergence", "convergence.jsonl", convergence_table),
     ("Other engines", "peers.jsonl", peers_table),
 )

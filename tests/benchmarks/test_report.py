@@ -124,6 +124,15 @@ def test_the_kernels_get_a_table_and_a_plot(folder):
     assert (folder / "roofline.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_neighbours_stand_side_by_side():
+    cases = {"alone": (0.5, 1.0), "two at once": (1.2, 1.2)}
+    rows = [{"candidate": "default", "case": case, "median_s": seconds, "times_the_fair_time": fair}
+            for case, (seconds, fair) in cases.items()]  # fmt: skip
+    lines = report.neighbours_table(rows)
+    assert lines[0] == "| threads wait | alone | two at once |"
+    assert lines[2] == "| default | 500 ms (1.00) | 1200 ms (1.20) |"
+
+
 def test_memory_is_compared_with_the_peer():
     rows = [
         {"case": "minires-convolution", "candidate": "minires", "peak": 110 << 20, "needed": 100 << 20},
