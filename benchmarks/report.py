@@ -216,8 +216,8 @@ def neighbours_table(rows: list[Row]) -> list[str]:
     table = _table(["threads wait", *cases], [[way, *map(cells.get, cases)] for way, cells in ways.items()])  # type: ignore[list-item]
     legend = (
         "20 training steps of ResNet-20 on 8 x 8 images. In parentheses: times the fair time, which is twice the "
-        "quickest alone for two at once, and C / (C - 1/2) times beside a loop on one of C cores. By default threads look "
-        "long for work while the cores are theirs, and briefly while others use them."
+        "quickest alone for two at once, and C / (C - 1/2) times beside a loop on one of C cores. By default threads "
+        "look long for work while the cores are theirs, and briefly while others use them."
     )
     return [*table, "", legend] if table else []
 
