@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", help="folder that holds cifar-10-batches-bin; without it only the digits are trained")
     parser.add_argument("--epochs", type=int, default=3, help="for the digits")
-    parser.add_argument("--threads", type=int, default=numba.config.NUMBA_DEFAULT_NUM_THREADS)
+    parser.add_argument("--threads", type=int, default=numba.config.NUMBA_NUM_THREADS)
     add_record_option(parser)
     options = parser.parse_args()
     if options.record and not options.root:

@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("nets", nargs="*", metavar="NET", help=f"any of {', '.join(WORK)}; default: all")
     parser.add_argument("--seeds", type=int, default=24)
-    parser.add_argument("--threads", type=int, default=numba.config.NUMBA_DEFAULT_NUM_THREADS)
+    parser.add_argument("--threads", type=int, default=numba.config.NUMBA_NUM_THREADS)
     add_record_option(parser)
     options = parser.parse_args()
     if options.record and options.nets:

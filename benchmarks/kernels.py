@@ -43,7 +43,7 @@ def main() -> None:
     """Parse, measure, print, write ``kernels.jsonl``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"any of {', '.join(CASES)}; default: all")
-    parser.add_argument("--threads", type=int, default=numba.config.NUMBA_DEFAULT_NUM_THREADS)
+    parser.add_argument("--threads", type=int, default=numba.config.NUMBA_NUM_THREADS)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--seconds", type=float, default=10.0, help="time limit of a case")
     parser.add_argument("--match", default="", help="only cases whose name contains this")
@@ -163,7 +163,7 @@ def default(case: Case, arguments: tuple[Any, ...]) -> str:
         contract.select = select
     kernel = inspect.unwrap(taken[0])
     return next(
-        name for name in available(case.family, "cpu") if getattr(load(case.family, name), case.kernel) is kernel
+        name for name in available(case.family, "cpu") if getattr(load(case.family, name), case.kernel, None) is kernel
     )
 
 
@@ -204,24 +204,32 @@ def _checked(
     expected: list[np.ndarray[Any, Any]],
     arguments: tuple[Any, ...] = (),
 ) -> float:
-    """The largest error relative to the largest number expected. Raises RuntimeError above ``LIMIT``, and for NaN.
+    """The largest error relative to the largest number expected.
+
+    Raises RuntimeError above ``LIMIT``, for NaN, for other shapes, and when the call itself raises.
 
     The result of a first call is filled with NaN and given up, so that the second one probably gets its memory, be it
     from malloc or from a store of our own; but what belongs to ``arguments`` (a gradient handed on as it came) stays.
     """
     given = [argument for argument in arguments if isinstance(argument, np.ndarray)]
-    for array in _arrays(call()):
+    subject = f"{case.family}.{case.kernel} {case.name}: {name}"
+    try:
+        first = _arrays(call())
+    except Exception as error:
+        raise RuntimeError(f"{subject} raises {type(error).__name__}: {error}") from error
+    while first:
+        array = first.pop()
         if array.dtype.kind == "f" and not any(np.may_share_memory(array, other) for other in given):
             array.fill(np.nan)
         del array
     found, scales = _arrays(call()), [max(np.abs(wanted).max(), 1e-30) for wanted in expected]
-    errors = [np.abs(a - b).max() / scale for a, b, scale in zip(found, expected, scales, strict=True)]
+    each = zip(found, expected, scales, strict=True)
+    errors = [np.abs(a - b).max() / scale if a.shape == b.shape else np.inf for a, b, scale in each]
     error = float(np.max(errors))  # not max(): Python's lets a NaN pass
     if not error < LIMIT:
         names = importlib.import_module(f"minires_kernels.{case.family}").KERNELS[case.kernel]
-        each = zip(found, expected, scales, names[: len(found)], strict=True)
-        where = [text for a, b, scale, results in each if (text := difference(a, b, LIMIT * scale, results))]
-        subject = f"{case.family}.{case.kernel} {case.name}: {name}"
+        named = zip(found, expected, scales, names[: len(found)], strict=True)
+        where = [text for a, b, scale, results in named if (text := difference(a, b, LIMIT * scale, results))]
         raise RuntimeError(f"{subject} is wrong by {error:.1e}; nothing timed; {'; '.join(where)}")
     return error
 

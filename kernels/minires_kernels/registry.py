@@ -71,12 +71,22 @@ def load(family: str, implementation: str) -> ModuleType:
         raise ValueError(f"{family}: there is no implementation {implementation!r}; {_nearest(implementation, known)}")
     environment.prepare()
     try:
-        return importlib.import_module(f"{_PACKAGE}.{family}.{implementation}")
+        return _checked(importlib.import_module(f"{_PACKAGE}.{family}.{implementation}"))
     except Exception as failure:
         cure = environment.cure(failure)
         raise ImportError(
             f"{family}: implementation {implementation!r} is not available ({failure})" + (f"; {cure}" if cure else "")
         ) from failure
+
+
+def _checked(module: ModuleType) -> ModuleType:
+    """``module``, if its constants say something; ValueError otherwise."""
+    device, preference = getattr(module, "DEVICE", "cpu"), getattr(module, "PREFERENCE", 0)
+    if device not in ("cpu", "cuda", "any"):
+        raise ValueError(f"DEVICE must be 'cpu', 'cuda' or 'any', got {device!r}")
+    if isinstance(preference, bool) or not isinstance(preference, (int, float)):
+        raise ValueError(f"PREFERENCE must be a number, got {preference!r}")
+    return module
 
 
 @cache
@@ -143,6 +153,13 @@ def _candidates(
     family: str, kernel: str, device: str, *moved_to_front: str | None
 ) -> tuple[tuple[Callable[..., Any], Callable[..., bool] | None], ...]:
     names = available(family, device)
+    asked = moved_to_front[0]  # by using(...), which has loaded it
+    if asked in implementations(family) and asked not in names:
+        meant = getattr(load(family, asked), "DEVICE", "cpu")
+        environment.warn_once(
+            f"using({asked!r}): {family}/{asked} is for arrays on {meant!r}, and these are on {device!r}",
+            "the next implementation computes",
+        )
     order = dict.fromkeys(name for name in (*moved_to_front, *names) if name in names)
     modules = {name: load(family, name) for name in order if kernel not in lacking(family, name)}
     return tuple(

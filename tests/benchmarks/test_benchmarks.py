@@ -257,7 +257,7 @@ def test_a_part_of_the_results_is_not_recorded_for_all_of_them(name, arguments, 
 
 def test_the_table_of_neighbours_says_how_many_times_the_fair_time_each_case_takes(capsys):
     seconds = {"alone": [1.0, 1.0, 2.0], "two at once": [2.0, 3.0, 3.0], "beside a loop": [9.0, 8.0, 9.0]}
-    rows = neighbours.report({("default", case): timing.Times(each) for case, each in seconds.items()}, 1)
+    rows = neighbours.report({("default", case): timing.Times(each) for case, each in seconds.items()})
     assert [row["times_the_fair_time"] for row in rows][:2] == [1.0, 1.5]
     assert [row["median_s"] for row in rows] == [1.0, 3.0, 9.0]
     assert "two at once" in capsys.readouterr().out
@@ -329,3 +329,28 @@ def test_what_is_not_measured_is_said(monkeypatch):
         "not measured: activation/mine is for 'cuda'; times are taken on the CPU\n",
         "not measured: activation: implementation 'foreign' is not available (why); pip install it\n",
     ]
+
+
+def test_a_kernel_that_raises_fails_its_case_and_names_itself():
+    def call():
+        raise TypeError("maxx")
+
+    with pytest.raises(RuntimeError, match=r"activation\.relu small: mine raises TypeError: maxx"):
+        kernels._checked(small_case(), "mine", call, [np.ones(2)])
+
+
+def test_a_result_of_another_shape_is_wrong():
+    with pytest.raises(RuntimeError, match=r"mine is wrong by inf; .*the shape is \(3,\), but \(2,\) is expected"):
+        kernels._checked(small_case(), "mine", lambda: np.ones(3), [np.ones(2)])
+
+
+def test_an_implementation_that_lacks_the_kernel_is_no_default(monkeypatch):
+    """The reference computes; whoever has another kernel alone is passed over."""
+    real = kernels.load
+    alone = SimpleNamespace(add=lambda x, y: x + y)
+    monkeypatch.setattr(kernels, "load", lambda family, name: alone if name == "mine" else real(family, name))
+    monkeypatch.setattr(kernels, "available", lambda family, device: ("mine", "numba_cpu", "reference"))
+    monkeypatch.setattr(kernels, "lacking", lambda family, name: ("relu",) if name == "mine" else ())
+    rows = list(kernels.measure(small_case(), None, PEAKS, rounds=2, seconds=1.0))
+    assert [row["candidate"] for row in rows if row["default"]] == ["numba_cpu"]
+    assert "mine" not in {row["candidate"] for row in rows}

@@ -415,7 +415,74 @@ def test_the_contract_tests_skip_what_cannot_run_here_and_say_why(package):
     printed = package.contract_tests("-k", "activation and (on_gpu or foreign)", "-rs")
     assert re.search(r"SKIPPED \[\d{2,}\] .*activation/on_gpu needs a GPU: ", printed), printed
     assert re.search(r"SKIPPED \[\d{2,}\] .*'foreign' is not available .*pip install no_such_library", printed), printed
-    assert not re.search(r"\d+ passed", printed)
+    assert re.search(r"\b2 passed", printed), "that nothing but what is missing keeps them from being imported"
+
+
+def test_a_file_with_one_kernel_alone_passes_the_contract_tests_of_that_kernel(package):
+    package.add("activation/alone.py", '"""relu alone."""\n\nfrom minires_kernels.activation.reference import relu')
+    package.add(
+        "convolution/alone.py", '"""forward alone."""\n\nfrom minires_kernels.convolution.im2col import forward'
+    )
+    printed = package.contract_tests("-k", "alone and not strides and not oracle and not repeated")
+    assert int(re.search(r"(\d+) passed", printed)[1]) > 50
+
+
+def test_a_file_with_a_mistake_fails_its_own_contract_tests_and_no_others(package):
+    package.add("activation/mistaken.py", "relu = undefined")
+    printed = package.contract_tests("-k", "activation and (mistaken or numba_cpu) and (constants or nothing)", code=1)
+    assert re.search(r"ImportError: activation: .*'mistaken' is not available \(name 'undefined' is not", printed), (
+        printed
+    )
+    assert re.search(r"FAILED .*\[activation-mistaken\]", printed), printed
+    assert re.search(r"[1-9]\d* passed", printed)
+    assert not re.search(r"FAILED .*numba_cpu", printed)
+
+
+@pytest.mark.parametrize(
+    ("constant", "complaint"),
+    [
+        ("PREFERENCE = 'high'", "PREFERENCE must be a number, got 'high'"),
+        ("DEVICE = 'gpu'", "DEVICE must be 'cpu', 'cuda' or"),
+    ],
+)
+def test_a_constant_that_says_nothing_makes_the_file_unusable_and_no_other(package, constant, complaint):
+    package.add("activation/halved.py", HALVED + f"    {constant}")
+    code = """
+        import warnings
+        from minires_kernels import activation
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            print(activation.relu(np.array([4.0]))[0])
+        print(seen[0].message)
+        try:
+            using("halved").__enter__()
+        except ImportError as error:
+            print(error)
+    """
+    result, warning, error = package.python(code)
+    assert result == "4.0"
+    for text in (warning, error):
+        assert complaint in text
+        assert "halved" in text
+
+
+def test_an_implementation_for_another_device_is_not_replaced_without_a_word(package):
+    package.add("activation/on_gpu.py", HALVED + "    DEVICE = 'cuda'")
+    code = """
+        import warnings
+        from minires_kernels import activation
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            with using("on_gpu"):
+                print(activation.relu(np.array([4.0]))[0], activation.relu(np.array([6.0]))[0])
+        print(*(each.message for each in seen), sep="\\n")
+    """
+    result, warning = package.python(code)
+    assert result == "4.0 6.0"
+    assert warning == (
+        "using('on_gpu'): activation/on_gpu is for arrays on 'cuda', and these are on 'cpu': "
+        "the next implementation computes"
+    )
 
 
 def test_a_wrong_kernel_is_shown_by_its_axes(package):
