@@ -342,9 +342,10 @@ class Index(Function):
         parts = self.index if isinstance(self.index, tuple) else (self.index,)
         if all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts):
             grad_x[self.index] = grad_output  # no element can be picked twice
-        else:
-            xp.add.at(grad_x, self.index, grad_output)
-        return (grad_x,)
+            return (grad_x,)
+        sums = grad_x.astype("float64")  # one element may be picked a million times
+        xp.add.at(sums, self.index, grad_output)
+        return (sums.astype(grad_output.dtype),)
 
 
 class Cast(Function):

@@ -175,8 +175,12 @@ def _gradients(
     if output.version > number and _keeps(function, output.data):
         raise _changed(function, "the output", output)
     for slot, source in enumerate(inputs):
-        if source is not None and source.version > number:
+        if source is None:
+            continue
+        if source.version > number:
             raise _changed(function, f"input {slot}", source)
+        if source._shares is not None and source._shares.version > number:
+            raise _changed(function, f"input {slot}", source._shares)
     try:
         grads = function.backward(grad_output)
     except Exception as error:

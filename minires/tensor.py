@@ -136,7 +136,8 @@ class Tensor(Operators, Conversions):
     """
 
     __slots__ = (
-        "__weakref__", "_changed_at", "_data", "_grad", "_hooks", "_requires_grad", "creator", "retains_grad", "version"
+        "__weakref__", "_changed_at", "_data", "_grad", "_hooks", "_requires_grad", "_shares", "creator",
+        "retains_grad", "version",
     )  # fmt: skip
     __array_ufunc__ = None  # so that `array + tensor` reaches Tensor.__radd__
 
@@ -147,6 +148,7 @@ class Tensor(Operators, Conversions):
         self.creator: Function | None = None
         self.retains_grad = False
         self._hooks: dict[int, BackwardHook] | None = None
+        self._shares: Tensor | None = None
         self.version = -1
         """When it was last changed, on the scale of creation numbers: Functions of smaller ones saw other values."""
         if requires_grad:
@@ -171,7 +173,7 @@ class Tensor(Operators, Conversions):
             raise TypeError(
                 f"Tensor.data: a tensor that requires a gradient holds float32 or float64, not {array.dtype}"
             )
-        self._data = array
+        self._data, self._shares = array, None
         self.changed()
 
     @property
@@ -228,8 +230,14 @@ class Tensor(Operators, Conversions):
         return self.creator is None
 
     def detach(self) -> Tensor:
-        """A tensor of the same data (shared, not copied) that no gradient passes through."""
-        return Tensor(self.data)
+        """A tensor of the same data (shared, not copied) that no gradient passes through.
+
+        Of a leaf, such as a parameter, it shares the changes too: a backward pass that needs former numbers raises.
+        """
+        twin = Tensor(self.data)
+        if self.creator is None:  # nothing else is changed in place; and a graph must not live on for it
+            twin._shares = self if self._shares is None else self._shares
+        return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For copy and pickle: its array, its gradient and its settings; not its hooks.

@@ -189,3 +189,29 @@ def test_what_was_handed_in_may_be_changed_before_backward(name):
 def test_indices_of_every_kind_still_work(index):
     plain = list(index) if isinstance(index, range) else index
     np.testing.assert_array_equal(Tensor(X)[index].data, X[plain])
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_detached_parameter_shares_its_changes(times):
+    """As in PyTorch: the numbers are the same ones, and they have moved."""
+    parameter, x = Parameter(np.ones(4, np.float32)), Tensor(np.arange(4, dtype=np.float32), requires_grad=True)
+    sgd = optim.SGD([parameter], lr=0.1)
+    detached = parameter.detach() if times == 1 else parameter.detach().detach()
+    loss = (detached * x).sum()
+    parameter.grad = np.ones(4, np.float32)
+    sgd.step()
+    with pytest.raises(RuntimeError, match=CHANGED.format(line() - 1)):
+        loss.backward()
+    assert x.grad is None
+    (detached * x).sum().backward()  # the same tensor, after the change
+    np.testing.assert_array_equal(x.grad, parameter.data)
+
+
+def test_a_detached_tensor_that_got_numbers_of_its_own_shares_no_changes():
+    parameter, x = Parameter(np.ones(4, np.float32)), Tensor(np.ones(4, np.float32), requires_grad=True)
+    detached = parameter.detach()
+    detached.data = 3 * np.ones(4, np.float32)
+    loss = (detached * x).sum()
+    parameter.changed()
+    loss.backward()
+    np.testing.assert_array_equal(x.grad, detached.data)

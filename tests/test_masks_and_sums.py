@@ -233,3 +233,10 @@ def test_statistics_and_sums_of_a_batch_norm_over_many_pixels(last, implementati
     x_hat = (x - exact_mean[:, None, None]) / np.sqrt(exact_variance + 1e-5)[:, None, None]
     reach = np.abs(grad * x_hat).sum(axes)
     np.testing.assert_allclose(weight.grad / reach, (grad * x_hat).sum(axes) / reach, rtol=0, atol=1e-6)
+
+
+def test_an_element_that_is_picked_a_million_times_gets_the_sum_of_its_gradients():
+    table = Tensor(np.zeros((3, 2), np.float32), requires_grad=True)
+    table[np.zeros(1_000_000, int)].backward(np.full((1_000_000, 2), 0.1, np.float32))
+    np.testing.assert_allclose(table.grad, [[1e5, 1e5], [0, 0], [0, 0]], rtol=1e-6)
+    assert table.grad.dtype == np.float32

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from minires.arguments import require_flag, require_number
@@ -78,14 +78,16 @@ class SGD:
         """
         origin = origin_of_call()
         moves = [move for index, group in enumerate(self.groups) for move in self._moves(index, group)]
-        for parameter, velocity, settings in moves:
+        for parameter, velocity, move in moves:
             if velocity is not None:
                 self._velocities[parameter] = velocity
-            update.move(parameter.data, parameter.grad, velocity, *settings)
+            move()
             parameter.changed(origin)
 
-    def _moves(self, index: int, group: Mapping[str, Any]) -> Iterator[tuple[Parameter, Array | None, tuple[Any, ...]]]:
-        """(parameter, velocity, settings) of each update that ``step`` does in this group, each checked."""
+    def _moves(
+        self, index: int, group: Mapping[str, Any]
+    ) -> Iterator[tuple[Parameter, Array | None, Callable[[], None]]]:
+        """(parameter, velocity, what moves it) of each update that ``step`` does in this group, each checked."""
         checked = _checked_settings(group)  # a schedule, or somebody by hand, may have changed them
         momentum = checked["momentum"]
         settings = checked["lr"], momentum, checked["weight_decay"], checked["nesterov"], self.form == "caffe"
@@ -94,13 +96,13 @@ class SGD:
                 continue
             velocity = self._velocity(parameter) if momentum else None
             try:
-                update.check(parameter.data, parameter.grad, velocity, momentum)
+                move = update.prepared(parameter.data, parameter.grad, velocity, *settings)
             except (TypeError, ValueError) as misfit:
                 raise type(misfit)(
                     f"SGD: parameter {place} of group {index} can't be moved, so none was: {misfit}; "
                     f"{_cure(parameter.data, parameter.grad, velocity)}"
                 ) from None
-            yield parameter, velocity, settings
+            yield parameter, velocity, move
 
     def _velocity(self, parameter: Parameter) -> Array:
         """Its velocity, where the parameter is and of its dtype: a net may be converted between two steps."""

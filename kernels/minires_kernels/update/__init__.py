@@ -19,6 +19,9 @@ Cost: 5 numbers moved an element (three reads, two writes); 3 without momentum. 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from minires_kernels.arrays import Array
 from minires_kernels.fit import flag, number, require_alike, require_apart, require_writable
 from minires_kernels.registry import select
@@ -43,36 +46,29 @@ def sgd(
     """One step, in place on ``parameter`` and ``velocity`` (like ``parameter``; None exactly when momentum is 0).
 
     ``grad`` is like ``parameter`` in shape and dtype and isn't written. The hyper-parameters are Python numbers.
-    Raises what :func:`check` raises.
+    Raises what :func:`prepared` raises.
     """
-    lr, momentum = number("update.sgd", "lr", lr), number("update.sgd", "momentum", momentum)
-    weight_decay = number("update.sgd", "weight_decay", weight_decay)
-    nesterov, caffe = flag("update.sgd", "nesterov", nesterov), flag("update.sgd", "caffe", caffe)
-    check(parameter, grad, velocity, momentum)
-    move(parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe)
+    prepared(parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe)()
 
 
-def move(
+def prepared(
     parameter: Array,
     grad: Array,
     velocity: Array | None,
     lr: float,
-    momentum: float,
-    weight_decay: float,
-    nesterov: bool,
-    caffe: bool,
-) -> None:
-    """:func:`sgd` for what has been checked: by whoever moves many parameters, and checks them all before the first."""
-    kernel = select(FAMILY, "sgd", parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe)
-    kernel(parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe)
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    caffe: bool = False,
+) -> Callable[[], None]:
+    """:func:`sgd` of these arguments, checked and not yet done: who moves many parameters prepares all of them first.
 
-
-def check(parameter: Array, grad: Array, velocity: Array | None, momentum: float = 0.0) -> None:
-    """Raise TypeError or ValueError unless :func:`sgd` can write ``parameter`` and ``velocity``; it changes nothing.
-
-    All are of one shape and dtype; what is written isn't read-only, has each element at a place of its own, and shares
-    no memory with the others.
+    Raises TypeError or ValueError unless all arrays are of one shape and dtype, and what is written isn't read-only,
+    has each element at a place of its own, and shares no memory with the others. It changes nothing.
     """
+    lr, momentum = number("update.sgd", "lr", lr), number("update.sgd", "momentum", momentum)
+    weight_decay = number("update.sgd", "weight_decay", weight_decay)
+    nesterov, caffe = flag("update.sgd", "nesterov", nesterov), flag("update.sgd", "caffe", caffe)
     if (velocity is None) != (momentum == 0):
         given = None if velocity is None else velocity.shape
         raise ValueError(f"update.sgd: there is a velocity exactly when momentum isn't 0; got {momentum = }, {given}")
@@ -84,6 +80,8 @@ def check(parameter: Array, grad: Array, velocity: Array | None, momentum: float
         require_alike("update.sgd", parameter=parameter, grad=grad, velocity=velocity)
         require_writable("update.sgd", parameter=parameter, velocity=velocity)
         require_apart("update.sgd", parameter=parameter, grad=grad, velocity=velocity)
+    arguments = parameter, grad, velocity, lr, momentum, weight_decay, nesterov, caffe
+    return partial(select(FAMILY, "sgd", *arguments), *arguments)
 
 
 def cost(size: int, momentum: bool = True, itemsize: int = 4) -> tuple[int, int]:
