@@ -86,12 +86,16 @@ class Window:
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no window can be: compiled loops divide by strides, and count with 64 bits."""
-        numbers = (*self.size, *self.stride, *self.dilation, *self.padding)
+        try:
+            numbers: tuple[int, ...] = (*self.size, *self.stride, *self.dilation, *self.padding)
+        except TypeError:
+            numbers = ()
         integers = len(numbers) == 8 and set(map(type, numbers)) == {int}
         if not integers or min(numbers[:6]) < 1 or min(numbers) < 0 or max(numbers) > LONGEST:
             raise ValueError(
                 f"Window: sizes, strides and dilations are pairs of integers from 1 to {LONGEST}, paddings from 0 on; "
-                f"got kernel_size {self.size}, stride {self.stride}, padding {self.padding}, dilation {self.dilation}"
+                f"got kernel_size {self.size}, stride {self.stride}, padding {self.padding}, dilation {self.dilation}; "
+                "Window.of takes plain integers too"
             )
 
     @classmethod

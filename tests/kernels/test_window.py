@@ -86,3 +86,11 @@ def test_too_large_a_window_is_refused_with_every_size_and_the_cure():
         window.output_size(6, 6, op="conv2d")
     for part in ("conv2d:", "(6, 8)", "(5, 9)", "(H, W) = (6, 6)", "(3, 5)", "(0, 1)", "(2, 2)", "smaller kernel"):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize("size", [3, (3,), (3, 2.0), (0, 3), "33", None])
+def test_what_no_window_can_be_is_refused_with_the_cure(size):
+    with pytest.raises(
+        ValueError, match=r"Window: sizes, .* pairs of integers from 1 .*; Window\.of takes plain integers"
+    ):
+        Window(size)
