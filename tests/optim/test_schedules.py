@@ -162,7 +162,7 @@ def test_a_rate_set_by_hand_may_be_numpy_s(make):
 def test_a_rate_set_by_hand_must_be_a_number():
     schedule = MultiStepLR(optimizer(), (1,))
     schedule.optimizer.groups[0]["lr"] = "0.1"
-    with pytest.raises(TypeError, match=r"MultiStepLR: a group's lr must be a number, got '0\\.1'"):
+    with pytest.raises(TypeError, match=r"MultiStepLR: a group's lr must be a number, got '0\.1'"):
         schedule.step()
 
 
