@@ -6,7 +6,7 @@ import numpy as np
 
 from minires.arguments import require_flag, require_generator, require_number
 from minires.function import Function
-from minires.functional.checks import require_tensor
+from minires.functional.checks import refuse_inplace, require_tensor
 from minires.tensor import Tensor, apply
 from minires_kernels.arrays import Array, array_module
 
@@ -33,14 +33,17 @@ class Dropout(Function):
         return array_module(x).where(kept, x * scale, 0)
 
 
-def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, rng: np.random.Generator) -> Tensor:
+def dropout(
+    x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, rng: np.random.Generator
+) -> Tensor:
     """In training: each element zeroed with probability ``p``, the others multiplied by 1 / (1 - p). Else ``x`` itself.
 
     ``rng`` draws the mask. (Srivastava et al. 2014, in the form that leaves evaluation alone.) Raises ValueError unless
-    0 <= p <= 1, TypeError when ``rng`` is no ``numpy.random.Generator``.
+    0 <= p <= 1 and for ``inplace``, as in :func:`relu`, TypeError when ``rng`` is no ``numpy.random.Generator``.
     """
     require_tensor("dropout", "x", x)
     p = require_number("dropout", "p", p, least=0, most=1)
     require_flag("dropout", "training", training)
+    refuse_inplace("dropout", inplace)
     require_generator("dropout", rng)
     return apply(Dropout(p, rng), x) if training and p > 0 else x

@@ -154,7 +154,8 @@ def _class_weights(weight: Array | Tensor, logits: Tensor) -> Array:
     if isinstance(weight, Tensor) and weight.requires_grad:
         raise TypeError("cross_entropy: weight is a constant, which no gradient reaches; use weight.detach()")
     if array.dtype != logits.dtype:
-        raise TypeError(f"cross_entropy: weight is {array.dtype}, but logits are {logits.dtype}; use .astype(...)")
+        cure = f"use .astype({str(logits.dtype)!r})" if hasattr(weight, "dtype") else "write fractions, as in 1.0"
+        raise TypeError(f"cross_entropy: weight is {array.dtype}, but logits are {logits.dtype}; {cure}")
     if array.shape != (classes,):
         raise ValueError(f"cross_entropy: weight must have shape ({classes},), one number per class, "
                          f"got {array.shape}; {shapes(logits=logits)}")  # fmt: skip

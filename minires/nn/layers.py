@@ -51,6 +51,10 @@ class Conv2d(Module):
             self.padding = as_pair(padding, "padding", least=0, op="Conv2d")
         elif padding not in ("same", "valid"):
             raise ValueError(f"Conv2d: padding must be numbers, 'same' or 'valid', got {padding!r}")
+        elif padding == "same" and self.stride != (1, 1):
+            raise ValueError(
+                f"Conv2d: padding='same' is for stride 1, got stride {self.stride}; give padding as numbers"
+            )
         self.dilation = as_pair(dilation, "dilation", least=1, op="Conv2d")
         self.groups = groups
         require_flag("Conv2d", "bias", bias)
@@ -207,9 +211,10 @@ class ReLU(Module):
 
 
 class Dropout(Module):
-    """:func:`minires.functional.dropout`; active in training only."""
+    """:func:`minires.functional.dropout`; active in training only. ``inplace`` is refused, as by :class:`ReLU`."""
 
-    def __init__(self, p: float = 0.5, *, rng: np.random.Generator) -> None:
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, rng: np.random.Generator) -> None:
+        refuse_inplace("Dropout", inplace)
         self.p = require_number("Dropout", "p", p, least=0, most=1)
         self._rng = require_generator("Dropout", rng)
 
@@ -219,7 +224,10 @@ class Dropout(Module):
 
 
 class MaxPool2d(Module):
-    """:func:`minires.functional.max_pool2d`; stride defaults to kernel_size."""
+    """:func:`minires.functional.max_pool2d`; stride defaults to kernel_size.
+
+    ``ceil_mode`` is given by name: in its place PyTorch has ``return_indices``, which only the function takes.
+    """
 
     def __init__(
         self,
@@ -248,7 +256,6 @@ class AvgPool2d(Module):
         kernel_size: int | Sequence[int],
         stride: int | Sequence[int] | None = None,
         padding: int | Sequence[int] = 0,
-        *,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:

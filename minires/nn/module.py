@@ -20,7 +20,7 @@ from minires.dtypes import checked_dtype
 from minires.graph import HookHandle, watching
 from minires.nn.hooks import Hooks, call_with_hooks
 from minires.nn.text import tree_html, tree_text
-from minires.nn.tree import CONTAINERS, PLAIN, is_array, is_state, joined, leaves, replaced
+from minires.nn.tree import PLAIN, closed_items, is_array, is_state, joined, leaves, replaced
 from minires.tensor import Parameter, Tensor
 from minires_kernels.arrays import Array, array_module, checked_device, on_device
 from minires_kernels.fit import unwritable
@@ -32,7 +32,8 @@ class Module:
     ``training`` says whether it trains (batch norm, dropout); :meth:`train` and :meth:`eval` set it for the whole tree.
 
     Raises TypeError where something would be lost without a word: a Parameter or Module on the class instead of the
-    instance or in a set, a Tensor in the place of a Parameter; ValueError for a child that holds its parent.
+    instance or in what isn't opened (a set, a view, a UserList, an array of objects), a Tensor in the place of a
+    Parameter; ValueError for a child that holds its parent.
     """
 
     training: bool = True
@@ -50,7 +51,7 @@ class Module:
                     )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(self.__dict__.get(name), Parameter) and not isinstance(value, _INSTEAD_OF_A_PARAMETER):
+        if isinstance(self.__dict__.get(name), Parameter) and not (value is None or _learns(value)):
             raise TypeError(
                 f"{type(self).__name__}: {name} is a Parameter, and {type(value).__name__} in its place would not be "
                 f"learned; write self.{name} = Parameter(...) for a new one, self.{name}.data[...] = ... for new "
@@ -83,19 +84,20 @@ class Module:
         return iter(vars(self).items())
 
     def _values(self) -> Iterator[tuple[str, Any]]:
-        """The same with lists, tuples and dictionaries opened, and without plain values."""
+        """The same with lists, tuples and dictionaries opened, and without plain values.
+
+        Raises TypeError for modules and parameters in what isn't opened.
+        """
         for name, value in self._attributes():
             if type(value) in PLAIN:
                 continue
-            if isinstance(value, CONTAINERS):
-                yield from leaves(name, value)
-                continue
-            if isinstance(value, (set, frozenset)) and any(isinstance(item, (Parameter, Module)) for item in value):
-                raise TypeError(
-                    f"{type(self).__name__}: {name} is a set, so the modules or parameters in it have no order and no "
-                    "names; keep them in a list or a dictionary"
-                )
-            yield name, value
+            for path, item in leaves(name, value):
+                if not isinstance(item, (Tensor, Module)) and any(map(_learns, closed_items(item))):
+                    raise TypeError(
+                        f"{type(self).__name__}: {path} is a {type(item).__name__}, so the modules or parameters in it "
+                        "wouldn't be found; keep them in a list or a dictionary"
+                    )
+                yield path, item
 
     def _children(self) -> Iterator[tuple[str, Module]]:
         return ((name, value) for name, value in self._values() if isinstance(value, Module))
@@ -124,9 +126,11 @@ class Module:
     def _named_values(self) -> Iterator[tuple[str, Any]]:
         """(path, value) of every parameter and all state; what is shared comes under each of its paths."""
         taken: set[str] = set()
-        for path, _, values in self._walk(""):
+        for path, module, values in self._walk(""):
             for name, value in values:
                 if not (isinstance(value, Parameter) or is_state(value)):
+                    if name not in vars(module):  # an attribute may well be a result; an item of a container is kept
+                        _refuse_lost(module, joined(path, name), value)
                     continue
                 place = joined(path, name)
                 if place in taken:
@@ -340,7 +344,20 @@ class Module:
         return tree_html(self)
 
 
-_INSTEAD_OF_A_PARAMETER = (Parameter, Module, *CONTAINERS, type(None))
+def _learns(value: Any) -> bool:
+    """Whether ``value`` is a parameter or module, or a container with one."""
+    return any(isinstance(item, (Parameter, Module)) for _, item in leaves("", value))
+
+
+def _refuse_lost(module: Module, path: str, value: Any) -> None:
+    """Raise TypeError for a tensor with a gradient that is no Parameter: in a container, it once was one, or should."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        origin = "that requires a gradient" if value.creator is None else f"made by {value.creator!r}"
+        raise TypeError(
+            f"{type(module).__name__}: {path} is a Tensor of shape {value.shape} {origin}, which would not be learned; "
+            "write Parameter(...) for what shall be, .data[...] = ... for new numbers of a Parameter, .detach() for "
+            "a constant"
+        )
 
 
 def _once(named: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:

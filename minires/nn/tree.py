@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import UserList, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set, ValuesView
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from minires.tensor import Tensor
 
 CONTAINERS = (list, tuple, dict, deque)
+"""What is opened: its items have names, and others can be put in their places."""
+_CLOSED = (Mapping, Set, ValuesView, UserList)
 PLAIN = frozenset((bool, int, float, str, type(None)))
 """The types of most attributes: they are configuration, and hold nothing."""
 
@@ -35,6 +37,22 @@ def leaves(name: str, value: Any, above: tuple[int, ...] = ()) -> Iterator[tuple
     for key, item in value.items() if isinstance(value, dict) else enumerate(value):
         if type(item) not in PLAIN:
             yield from leaves(joined(name, str(key)), item, (*above, id(value)))
+
+
+def closed_items(value: Any) -> Iterator[Any]:
+    """What ``value`` holds, at any depth, that :func:`leaves` doesn't open: a set, a view or an array of objects.
+
+    Items of a set have no order and no names, and what a view or a read-only mapping shows can't be replaced.
+    """
+    items: Iterable[Any] = ()
+    if isinstance(value, np.ndarray):
+        items = value.flat if value.dtype.kind == "O" else ()
+    elif isinstance(value, _CLOSED):
+        items = value.values() if isinstance(value, Mapping) else value
+    for item in items:
+        for _, leaf in leaves("", item):
+            yield leaf
+            yield from closed_items(leaf)
 
 
 def replaced(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from minires.arguments import require_integer, require_number
+from minires.arguments import described, require_flag, require_integer, require_number
 from minires.display import brief
 from minires.optim.sgd import SGD
 
@@ -17,10 +17,13 @@ class Schedule:
 
     The trainer calls both. What has to be remembered from call to call stands, by the names of the attributes, in
     ``remembers``: :meth:`state_dict` saves it. A rate that is set by hand (``optimizer.groups[0]["lr"] = 0.01``)
-    counts from then on: every schedule here goes on from what it finds.
+    counts from then on: every schedule here goes on from what it finds. Set during a warm-up, it is the rate that
+    comes after the warm-up, and holds until then.
     """
 
     remembers: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    """Those of ``remembers`` that are None, or an infinite number, at times."""
     shows: tuple[str, ...] = ()
     """The attributes that stand in its repr, beside the rates."""
 
@@ -49,19 +52,60 @@ class Schedule:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` gave, exactly, once the optimizer has its own state again.
 
-        Raises ValueError, before any change, when it is the state of another schedule or of another number of groups.
+        Raises ValueError, before any change, when it is the state of another schedule or of another number of groups,
+        and when an entry is missing, too many or not of its type.
         """
         own = self.state_dict()
         name = own["schedule"]
-        if not isinstance(state, Mapping) or set(state) != set(own) or state["schedule"] != name:
-            given = state.get("schedule") if isinstance(state, Mapping) else type(state).__name__
-            raise ValueError(f"{name}: the state is of {given}, not of a {name}, or has other entries than "
+        if not isinstance(state, Mapping):
+            raise ValueError(f"{name}: the state must be a dictionary as state_dict gives it, got "
+                             f"{type(state).__name__}")  # fmt: skip
+        if state.get("schedule", name) != name:
+            raise ValueError(f"{name}: the state is of {state['schedule']}, not of a {name}")
+        missing = ", ".join(key for key in own if key not in state)
+        others = ", ".join(str(key) for key in state if key not in own)
+        if missing or others:
+            found = [f"lacks {missing}"] * bool(missing) + [f"has {others} beside its entries"] * bool(others)
+            raise ValueError(f"{name}: the state {' and '.join(found)}; it must be as state_dict gives it: "
                              f"{', '.join(own)}")  # fmt: skip
-        for key, value in own.items():
-            if isinstance(value, list) and len(state[key]) != len(value):
-                raise ValueError(f"{name}: the state is of {len(state[key])} groups, this optimizer has {len(value)}")
-        for key in self.remembers:
-            setattr(self, key, list(state[key]) if isinstance(own[key], list) else state[key])
+        try:
+            loaded = {key: _entry(key, own[key], state[key], key in self.optional) for key in self.remembers}
+        except (TypeError, ValueError) as damage:
+            raise ValueError(f"{name}: {damage}") from None
+        for key, value in loaded.items():
+            setattr(self, key, value)
+
+
+def _rates(schedule: Schedule) -> list[float]:
+    """The rate of each group, as Python's number whatever was set by hand."""
+    name = type(schedule).__name__
+    return [require_number(name, "a group's lr", group["lr"]) for group in schedule.optimizer.groups]
+
+
+def _entry(key: str, own: Any, given: Any, optional: bool) -> Any:
+    """``given`` as it is remembered, if it is of the type of ``own``. Raise TypeError or ValueError otherwise."""
+    op = "the state is damaged"
+    if optional:
+        number = None if given is None else require_number(op, key, given)
+        if number is not None and math.isnan(number):
+            raise ValueError(f"{op}: {key} is NaN")
+        return number
+    if isinstance(own, list):
+        if not isinstance(given, list):
+            raise TypeError(f"{op}: {key} must be a list, got {described(given)}")
+        if len(given) != len(own):
+            raise ValueError(f"the state is of {len(given)} groups, this optimizer has {len(own)}")
+        return [_entry(key, *each, optional) for each in zip(own, given, strict=True)]
+    if isinstance(own, bool):
+        return require_flag(op, key, given)
+    if isinstance(own, int):
+        return require_integer(op, key, given)
+    if not isinstance(own, float):
+        return given
+    number = require_number(op, key, given)
+    if not math.isfinite(number):
+        raise ValueError(f"{op}: {key} must be finite, got {number}")
+    return number
 
 
 class _Planned(Schedule):
@@ -77,7 +121,7 @@ class _Planned(Schedule):
         if not 0 < self.warmup_lr < math.inf or self.warmup_steps < 0:
             raise ValueError(f"{name}: warmup_lr must be > 0 and warmup_steps >= 0, got {warmup_lr}, {warmup_steps}")
         self.steps = 0
-        self.bases = [float(group["lr"]) for group in optimizer.groups]
+        self.bases = _rates(self)
         self.set_rates, self.share = list(self.bases), 1.0
         largest = max(self.bases)
         self.warmup_share = self.warmup_lr / largest if largest else 1.0
@@ -96,21 +140,28 @@ class _Planned(Schedule):
         raise TypeError(f"{type(self).__name__} must define _planned")
 
     def _set(self) -> None:
-        """Set lr = base * share where the share changes; a rate found other than it was set has another base."""
-        warms_up = self.steps < self.warmup_steps
-        share = self.warmup_share if warms_up else self._planned(self.steps)
-        if share == self.share:
+        """Set lr = base * share where the share changes, and where the warm-up ends."""
+        share = self.warmup_share if self.steps < self.warmup_steps else self._planned(self.steps)
+        changes = share != self.share or self.steps == self.warmup_steps
+        if not changes and self.steps > self.warmup_steps:
             return
         if len(self.optimizer.groups) != len(self.bases):
             raise ValueError(
                 f"{type(self).__name__}: the optimizer has {len(self.optimizer.groups)} groups, and had "
                 f"{len(self.bases)} when the schedule was made; make the schedule after the groups"
             )
-        for i, group in enumerate(self.optimizer.groups):
-            if group["lr"] != self.set_rates[i]:
-                self.bases[i] = group["lr"] / self.share if self.share else group["lr"]
-            group["lr"] = self.set_rates[i] = self.bases[i] * share
-        self.share = share
+        self._notice()
+        if changes:
+            for i, group in enumerate(self.optimizer.groups):
+                group["lr"] = self.set_rates[i] = self.bases[i] * share
+            self.share = share
+
+    def _notice(self) -> None:
+        """A rate found other than it was set has another base; in the warm-up, to which it doesn't belong, itself."""
+        share = 1.0 if self.steps <= self.warmup_steps or not self.share else self.share
+        for i, rate in enumerate(_rates(self)):
+            if rate != self.set_rates[i]:
+                self.bases[i], self.set_rates[i] = rate / share, rate
 
 
 class MultiStepLR(_Planned):
@@ -119,7 +170,8 @@ class MultiStepLR(_Planned):
     With milestones (32000, 48000) steps 0 .. 31,999 use the initial lr, 32,000 .. 47,999 a tenth of it, the rest a
     hundredth: He et al. 2015, section 4.2 (Caffe's "multistep"). ``warmup_steps`` steps at ``warmup_lr`` come first:
     the paper trains 110 layers at 0.01 for about 400 iterations before 0.1. (Of several groups, the one with the
-    largest lr has ``warmup_lr``, and the others keep their proportions.)
+    largest lr has ``warmup_lr``, and the others keep their proportions.) A rate that is set by hand during the warm-up
+    holds until its end and is then the one that the factors multiply.
 
     Raises ValueError unless milestones increase and ``factor`` and ``warmup_lr`` are positive, TypeError for milestones
     that aren't integers.
@@ -200,6 +252,7 @@ class ReduceLROnPlateau(Schedule):
     """
 
     remembers = ("best", "waited")
+    optional = ("best",)
     shows = ("best", "waited", "patience", "factor")
 
     def __init__(
@@ -236,8 +289,8 @@ class ReduceLROnPlateau(Schedule):
         self.waited += 1
         if self.waited > self.patience:
             self.waited = 0
-            for group in self.optimizer.groups:
-                group["lr"] = min(group["lr"], max(group["lr"] * self.factor, self.min_lr))
+            for group, rate in zip(self.optimizer.groups, _rates(self), strict=True):
+                group["lr"] = min(rate, max(rate * self.factor, self.min_lr))
 
     def after_epoch(self, error: float) -> None:
         """The same: the trainer's epochs are judged by their error in %, or, with mode "max", by what it leaves."""

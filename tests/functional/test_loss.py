@@ -333,6 +333,7 @@ def test_classes_of_rows_stay_with_the_kernel():
             r"weight must have shape \(3,\), one number per class, got \(2,\); logits \(2, 3\)",
         ),
         ((2, 3), [0, 1], {"weight": np.ones(3)}, TypeError, "weight is float64, but logits are float32; use .astype"),
+        ((2, 3), [0, 1], {"weight": [1, 2, 1]}, TypeError, r"weight is int64, but .* write fractions, as in 1\.0"),
         (
             (2, 3),
             [0, 1],

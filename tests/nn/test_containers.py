@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import pickle
+import types
 
 import numpy as np
 import pytest
@@ -97,14 +98,61 @@ def test_an_array_in_two_places_stays_one_array_through_a_conversion():
     assert net[0].running_mean.dtype == np.float64
 
 
-@pytest.mark.parametrize("kind", [set, frozenset])
+def object_array(item):
+    array = np.empty(1, object)
+    array[0] = item
+    return array
+
+
+HOLDERS = {
+    "set": lambda item: {item},
+    "frozenset": lambda item: frozenset([item]),
+    "dict_values": lambda item: {"a": item}.values(),
+    "dict_items": lambda item: {"a": item}.items(),
+    "dict_keys": lambda item: {item: 1}.keys(),
+    "UserList": lambda item: collections.UserList([item]),
+    "UserDict": lambda item: collections.UserDict(a=item),
+    "ChainMap": lambda item: collections.ChainMap({"a": item}),
+    "mappingproxy": lambda item: types.MappingProxyType({"a": item}),
+    "ndarray": object_array,
+}
+
+
+@pytest.mark.parametrize("kind", HOLDERS)
 @pytest.mark.parametrize("item", [Parameter([1.0]), nn.Identity()], ids=lambda item: type(item).__name__)
-def test_a_set_has_no_order_so_it_is_refused(kind, item):
-    with pytest.raises(
-        TypeError, match=r"Net: held is a set, so the modules or parameters in it .* keep them in a list"
-    ):
-        list(Net(kind([item])).parameters())
-    assert not list(Net({1, 2}).parameters())
+def test_what_is_not_opened_is_refused_when_it_holds_what_learns(kind, item):
+    hold = HOLDERS[kind]
+    cure = "so the modules or parameters in it .* keep them in a list or a dictionary"
+    with pytest.raises(TypeError, match=f"Net: held is a {kind}, {cure}"):
+        list(Net(hold(item)).parameters())
+    with pytest.raises(TypeError, match=rf"Net: held\.a\.0 is a {kind}, {cure}"):
+        list(Net({"a": [hold(item)]}).parameters())
+    inside = (item,) if kind in ("set", "frozenset", "dict_keys") else [item]
+    with pytest.raises(TypeError, match=f"Net: held is a {kind}, {cure}"):
+        list(Net(hold(inside)).parameters())
+    with pytest.raises(TypeError, match=f"Net: held is a UserList, {cure}"):
+        list(Net(collections.UserList([[hold(item)]])).parameters())
+    assert not list(Net(hold(7)).parameters())
+
+
+@pytest.mark.parametrize(
+    ("build", "path", "kind"),
+    [
+        (lambda: [Tensor([1.0], requires_grad=True)], r"held\.0", "that requires a gradient"),
+        (lambda: {"a": [Parameter([1.0]) * 2]}, r"held\.a\.0", r"made by Mul\(\)"),
+    ],
+)
+def test_a_tensor_in_the_place_of_a_parameter_in_a_container_is_refused(build, path, kind):
+    net = nn.Sequential(Net([Parameter([1.0])]))
+    net[0].held = build()
+    message = rf"Net: 0\.{path} is a Tensor of shape \(1,\) {kind}, .* Parameter\(\.\.\.\).*\.detach\(\)"
+    for look in (lambda: list(net.parameters()), net.state_dict, net.zero_grad):
+        with pytest.raises(TypeError, match=message):
+            look()
+
+
+def test_constant_tensors_in_containers_are_configuration():
+    assert not list(Net([Tensor([1.0]), (Parameter([1.0]) * 2).detach()]).parameters())
 
 
 def test_two_values_of_one_name_are_refused():
@@ -191,7 +239,16 @@ def test_buffers_are_listed_once():
 
 @pytest.mark.parametrize(
     "value",
-    [Tensor([1.0, 2.0]), Tensor([1.0], requires_grad=True), np.ones(2, np.float32), 3.0, lambda: None],
+    [
+        Tensor([1.0, 2.0]),
+        Tensor([1.0], requires_grad=True),
+        np.ones(2, np.float32),
+        3.0,
+        lambda: None,
+        [1],
+        (),
+        {"a": Tensor([1.0])},
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_only_what_can_be_listed_takes_the_place_of_a_parameter(value):

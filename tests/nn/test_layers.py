@@ -187,6 +187,10 @@ def test_dropout_is_active_in_training_alone():
             nn.AvgPool2d((3, 2), 2, 1, ceil_mode=True, count_include_pad=False),
             lambda x: functional.avg_pool2d(x, (3, 2), stride=2, padding=1, ceil_mode=True, count_include_pad=False),
         ),
+        (
+            nn.AvgPool2d((3, 2), 2, 1, True, False),
+            lambda x: functional.avg_pool2d(x, (3, 2), stride=2, padding=1, ceil_mode=True, count_include_pad=False),
+        ),
         (nn.AdaptiveAvgPool2d((1, 2)), lambda x: functional.adaptive_avg_pool2d(x, (1, 2))),
         (nn.Flatten(), lambda x: x.flatten(1)),
         (nn.Flatten(1, 2), lambda x: x.reshape(2, 24, 5)),
@@ -212,6 +216,16 @@ def test_conv2d_takes_a_padding_by_its_name(rng, padding, shape):
     assert layer(x).shape == shape
     expected = functional.conv2d(x, layer.weight, layer.bias, padding=padding)
     np.testing.assert_array_equal(layer(x).data, expected.data)
+
+
+def test_dropout_in_place_is_refused_with_the_reason(rng):
+    with pytest.raises(ValueError, match="Dropout: inplace=True would write into x, which the backward pass"):
+        nn.Dropout(0.5, True, rng=rng)
+    with pytest.raises(ValueError, match="dropout: inplace=True would write into x, which the backward pass"):
+        functional.dropout(images(), 0.5, True, True, rng=rng)
+    with pytest.raises(TypeError, match="Dropout: inplace must be True or False, got 0"):
+        nn.Dropout(inplace=0, rng=rng)
+    assert nn.Dropout(0.5, inplace=False, rng=rng).p == 0.5
 
 
 def test_relu_in_place_is_refused_with_the_reason():
@@ -254,6 +268,11 @@ def test_sequential_is_a_list_of_modules_in_order(rng):
             lambda r: nn.Conv2d(3, 4, 3, padding="full", rng=r),
             ValueError,
             "Conv2d: padding must be numbers, 'same' or 'valid', got 'full'",
+        ),
+        (
+            lambda r: nn.Conv2d(3, 4, 3, stride=(1, 2), padding="same", rng=r),
+            ValueError,
+            r"Conv2d: padding='same' is for stride 1, got stride \(1, 2\); give padding as numbers",
         ),
         (lambda r: nn.Dropout(1.5, rng=r), ValueError, "Dropout: p must be a number from 0 to 1, got 1.5"),
         (lambda r: nn.Dropout(None, rng=r), TypeError, "Dropout: p must be a number, got None"),

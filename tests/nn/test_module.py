@@ -395,8 +395,8 @@ def test_the_html_is_a_tree_that_opens_with_the_parameters_of_each_part():
 @pytest.mark.parametrize(
     ("layer", "text"),
     [
-        (lambda r: nn.Conv2d(4, 8, (3, 1), 2, "same", 2, 2, rng=r),
-         "Conv2d(4, 8, kernel_size=(3, 1), stride=(2, 2), padding='same', dilation=(2, 2), groups=2)"),
+        (lambda r: nn.Conv2d(4, 8, (3, 1), 2, "valid", 2, 2, rng=r),
+         "Conv2d(4, 8, kernel_size=(3, 1), stride=(2, 2), padding='valid', dilation=(2, 2), groups=2)"),
         (lambda r: nn.Linear(2, 3, rng=r), "Linear(in_features=2, out_features=3)"),
         (lambda r: nn.Linear(2, 3, False, rng=r), "Linear(in_features=2, out_features=3, bias=False)"),
         (lambda r: nn.BatchNorm2d(4), "BatchNorm2d(4)"),

@@ -127,11 +127,43 @@ def test_a_rate_set_by_hand_holds_and_the_schedule_goes_on_from_it():
     )
 
 
-def test_a_rate_set_by_hand_in_the_warm_up_scales_all_that_follows():
-    groups = optimizer(0.1)
-    schedule = MultiStepLR(groups, (4,), warmup_steps=2, warmup_lr=0.01)
-    groups.groups[0]["lr"] = 0.005
-    assert rates_at(schedule, [0, 1, 2, 3, 4]) == pytest.approx({0: 0.005, 1: 0.005, 2: 0.05, 3: 0.05, 4: 0.005})
+@pytest.mark.parametrize(("rate", "hand"), [(1.0, 0.5), (0.1, 0.005), (0.1, 0.3)])
+@pytest.mark.parametrize("milestones", [(4,), (1, 4), (4, 5)])
+@pytest.mark.parametrize("when", [0, 1, 2])
+def test_a_rate_set_by_hand_in_the_warm_up_is_the_one_after_it(rate, hand, milestones, when):
+    groups = optimizer(rate)
+    schedule = MultiStepLR(groups, milestones, warmup_steps=3, warmup_lr=0.01)
+    seen = []
+    for step in range(6):
+        if step == when:
+            groups.groups[0]["lr"] = hand
+        seen.append(groups.groups[0]["lr"])
+        schedule.step()
+    after = [hand * 0.1 ** sum(milestone <= step for milestone in milestones) for step in range(3, 6)]
+    assert seen == pytest.approx([0.01] * when + [hand] * (3 - when) + after)
+
+
+@pytest.mark.parametrize("make", ["steps", "cosine", "plateau"])
+def test_a_rate_set_by_hand_may_be_numpy_s(make):
+    groups, same = optimizer(0.1, 0.1), optimizer(0.1, 0.1)
+    schedule, expected = MAKERS[make](groups), MAKERS[make](same)
+    for step in range(14):
+        if step == 1 or step == 6:
+            groups.groups[0]["lr"] = np.float32(0.02)
+            same.groups[0]["lr"] = float(np.float32(0.02))
+        for each in (schedule, expected):
+            each.after_step()
+            each.after_epoch(1.0)
+        assert json.loads(json.dumps(schedule.state_dict())) == expected.state_dict()
+        assert [group["lr"] for group in groups.groups] == [group["lr"] for group in same.groups]
+    assert type(groups.groups[0]["lr"]) is float
+
+
+def test_a_rate_set_by_hand_must_be_a_number():
+    schedule = MultiStepLR(optimizer(), (1,))
+    schedule.optimizer.groups[0]["lr"] = "0.1"
+    with pytest.raises(TypeError, match=r"MultiStepLR: a group's lr must be a number, got '0\.1'"):
+        schedule.step()
 
 
 def test_a_rate_set_by_hand_scales_the_rest_of_the_cosine_and_stays_after_its_end():
@@ -243,9 +275,9 @@ def test_a_schedule_resumes_bit_for_bit_from_json(name, stop):
         (CosineLR(optimizer(), 9).state_dict(), "MultiStepLR: the state is of CosineLR, not of a MultiStepLR"),
         (
             {"schedule": "MultiStepLR"},
-            "MultiStepLR: the state is of MultiStepLR, .*other entries than schedule, st",
+            "MultiStepLR: the state lacks steps, bases, set_rates, share, warmup_share; it must be as state_dict gives",
         ),
-        (None, "MultiStepLR: the state is of NoneType"),
+        (None, "MultiStepLR: the state must be a dictionary as state_dict gives it, got NoneType"),
         (MultiStepLR(optimizer(0.1, 0.1), (3,)).state_dict(), "the state is of 2 groups, this optimizer has 1"),
     ],
 )
@@ -256,6 +288,56 @@ def test_a_state_that_does_not_fit_is_refused_before_anything_changes(state, mes
     with pytest.raises(ValueError, match=message):
         schedule.load_state_dict(state)
     assert schedule.state_dict() == before
+
+
+DAMAGES = [
+    ("steps", "steps", "x", "steps must be an integer, got 'x'"),
+    ("steps", "steps", None, "steps must be an integer, got None"),
+    ("steps", "steps", 1.5, "steps must be an integer, got 1.5"),
+    ("steps", "bases", ["a", 0.1], "bases must be a number, got 'a'"),
+    ("steps", "bases", [0.1, float("inf")], "bases must be finite, got inf"),
+    ("steps", "bases", None, "bases must be a list, got None"),
+    ("steps", "bases", "ab", "bases must be a list, got 'ab'"),
+    ("cosine", "set_rates", [0.1, True], "set_rates must be a number, got True"),
+    ("cosine", "share", float("nan"), "share must be finite, got nan"),
+    ("cosine", "share", None, "share must be a number, got None"),
+    ("cosine", "warmup_share", [1.0], r"warmup_share must be a number, got \[1.0\]"),
+    ("plateau", "best", "x", "best must be a number, got 'x'"),
+    ("plateau", "best", float("nan"), "best is NaN"),
+    ("plateau", "waited", None, "waited must be an integer, got None"),
+]
+
+
+@pytest.mark.parametrize(("make", "key", "value", "message"), DAMAGES)
+def test_a_damaged_state_is_refused_before_anything_changes(make, key, value, message):
+    schedule = MAKERS[make](optimizer(0.1, 0.1))
+    for steps in range(2):  # new, and after a step
+        before = schedule.state_dict()
+        name = type(schedule).__name__
+        with pytest.raises(ValueError, match=f"{name}: the state is damaged: {message}"):
+            schedule.load_state_dict({**MAKERS[make](optimizer(0.1, 0.1)).state_dict(), key: value})
+        assert schedule.state_dict() == before, steps
+        schedule.after_step()
+        schedule.after_epoch(3.0)
+
+
+def test_entries_of_a_state_that_are_too_many_are_named():
+    schedule = MultiStepLR(optimizer(), (3,))
+    with pytest.raises(ValueError, match="MultiStepLR: the state has colour beside its entries; it must be as state_"):
+        schedule.load_state_dict({**schedule.state_dict(), "colour": 1})
+    state = {**schedule.state_dict(), "colour": 1}
+    del state["share"]
+    with pytest.raises(ValueError, match="MultiStepLR: the state lacks share and has colour beside its entries;"):
+        schedule.load_state_dict(state)
+
+
+@pytest.mark.parametrize("best", [None, 2.5, 3, float("inf")])
+def test_a_plateau_goes_back_to_any_best(best):
+    schedule = ReduceLROnPlateau(optimizer())
+    for _ in range(2):
+        schedule.load_state_dict({**schedule.state_dict(), "best": best})
+        assert schedule.best == best
+        schedule.step(7.0)
 
 
 def test_a_state_is_a_copy():
