@@ -350,13 +350,15 @@ def _learns(value: Any) -> bool:
 
 
 def _refuse_lost(module: Module, path: str, value: Any) -> None:
-    """Raise TypeError for a tensor with a gradient that is no Parameter: in a container, it once was one, or should."""
-    if isinstance(value, Tensor) and value.requires_grad:
-        origin = "that requires a gradient" if value.creator is None else f"made by {value.creator!r}"
+    """Raise TypeError for a leaf with a gradient that is no Parameter: in a container, it once was one, or should be.
+
+    What a Function made is an activation that somebody collects, to look at it.
+    """
+    if isinstance(value, Tensor) and value.requires_grad and value.creator is None:
         raise TypeError(
-            f"{type(module).__name__}: {path} is a Tensor of shape {value.shape} {origin}, which would not be learned; "
-            "write Parameter(...) for what shall be, .data[...] = ... for new numbers of a Parameter, .detach() for "
-            "a constant"
+            f"{type(module).__name__}: {path} is a Tensor of shape {value.shape} that requires a gradient, but would "
+            "not be learned; write Parameter(...) for what shall be, .data[...] = ... for new numbers of a Parameter, "
+            ".detach() for a constant"
         )
 
 

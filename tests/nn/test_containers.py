@@ -136,23 +136,24 @@ def test_what_is_not_opened_is_refused_when_it_holds_what_learns(kind, item):
 
 
 @pytest.mark.parametrize(
-    ("build", "path", "kind"),
+    ("build", "path"),
     [
-        (lambda: [Tensor([1.0], requires_grad=True)], r"held\.0", "that requires a gradient"),
-        (lambda: {"a": [Parameter([1.0]) * 2]}, r"held\.a\.0", r"made by Mul\(\)"),
+        (lambda: [Tensor([1.0], requires_grad=True)], r"held\.0"),
+        (lambda: {"a": [Tensor([1.0], requires_grad=True)]}, r"held\.a\.0"),
     ],
 )
-def test_a_tensor_in_the_place_of_a_parameter_in_a_container_is_refused(build, path, kind):
+def test_a_leaf_in_the_place_of_a_parameter_in_a_container_is_refused(build, path):
     net = nn.Sequential(Net([Parameter([1.0])]))
     net[0].held = build()
-    message = rf"Net: 0\.{path} is a Tensor of shape \(1,\) {kind}, .* Parameter\(\.\.\.\).*\.detach\(\)"
+    message = rf"Net: 0\.{path} is a Tensor of shape \(1,\) that requires a .* Parameter\(\.\.\.\).*\.detach\(\)"
     for look in (lambda: list(net.parameters()), net.state_dict, net.zero_grad):
         with pytest.raises(TypeError, match=message):
             look()
 
 
-def test_constant_tensors_in_containers_are_configuration():
-    assert not list(Net([Tensor([1.0]), (Parameter([1.0]) * 2).detach()]).parameters())
+def test_constants_and_activations_in_containers_are_configuration():
+    activation = Parameter([1.0]) * 2
+    assert not list(Net([Tensor([1.0]), activation, activation.detach()]).parameters())
 
 
 def test_two_values_of_one_name_are_refused():
