@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from minires_kernels.arrays import cupy_cure
+
 DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
@@ -77,9 +79,9 @@ def _gpu() -> Iterator[Finding]:
         yield Finding("CuPy", f"{len(wheels)} wheels at once, which overwrite each other: {', '.join(wheels)}", cure)
     try:
         cupy = import_module("cupy")
-    except ImportError as missing:
-        cure = "only for a GPU; pip install -e '.[cuda12x]' (CUDA 12) or '.[cuda13x]' (CUDA 13)"
-        yield Finding("CuPy", f"missing ({missing})", cure)
+    except Exception as failure:  # whatever the libraries that it loads raise
+        what = "missing" if isinstance(failure, ModuleNotFoundError) else "can't be loaded"
+        yield Finding("CuPy", f"{what} ({failure})", f"only for a GPU; {cupy_cure(failure)}")
         return
     yield Finding("CuPy", cupy.__version__)
     runtime = cupy.cuda.runtime

@@ -19,6 +19,7 @@ from minires.dtypes import admit
 from minires.function import Function
 from minires_kernels import activation
 from minires_kernels.arrays import Array
+from minires_kernels.notes import add_note_once
 from minires_kernels.scope import scope
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def _gradients(
     except Exception as error:
         if function.released:  # by a backward pass in another thread, in the midst of this one
             raise _freed(function) from error
-        error.add_note(f"in the backward pass of {function!r}{function.where()}")
+        add_note_once(error, f"in the backward pass of {function!r}{function.where()}")
         raise
     if not isinstance(grads, tuple) or len(grads) != len(inputs):
         got = f"{len(grads)} gradients" if isinstance(grads, tuple) else type(grads).__name__
@@ -253,7 +254,16 @@ def _hooked(tensor: Tensor, grad: Array) -> Array:
         if isinstance(grad, np.ndarray):
             shown = grad.view()
             shown.flags.writeable = False  # others may look at the same memory
-        replacement = hook(shown)
+        try:
+            replacement = hook(shown)
+        except Exception as error:
+            cure = "; a hook doesn't write to its gradient, it returns a new one: grad * 2"
+            add_note_once(
+                error,
+                f"in the hook {getattr(hook, '__qualname__', type(hook).__name__)} of a {type(tensor).__name__} of "
+                f"shape {tensor.shape}{cure if 'read-only' in str(error) else ''}",
+            )
+            raise
         if replacement is not None and replacement is not shown:
             grad = tensor._gradient("backward: the gradient that a hook returned", replacement).copy()
     return grad

@@ -21,6 +21,7 @@ from minires.graph import BackwardHook, HookHandle, tracking, walk, watching
 from minires.operators import Operators
 from minires_kernels import forced
 from minires_kernels.arrays import Array, array_module, checked_device, device_of
+from minires_kernels.notes import add_note_once
 
 _numbers = itertools.count()  # of Functions and of changes: what came first, in one order
 
@@ -50,7 +51,7 @@ def apply(function: Function, *inputs: Tensor | None) -> Tensor:
         reason = function.explain(*arrays) or error
         raise ValueError(f"{type(function).__name__}: {reason}; inputs {_listing(inputs)}") from error
     except Exception as error:
-        error.add_note(f"in the forward pass of {function!r}; inputs {_listing(inputs)}")
+        add_note_once(error, f"in the forward pass of {function!r}; inputs {_listing(inputs)}")
         raise
     try:
         output = Tensor(array if type(array) is np.ndarray else _one_array(array))

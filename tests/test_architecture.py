@@ -23,7 +23,7 @@ FAMILY = "a kernel family"  # each folder of minires_kernels that has a referenc
 ORDER = (
     ("minires_kernels.arrays",),
     ("minires_kernels.window", "minires_kernels.fit"),
-    ("minires_kernels.environment", "minires_kernels.private", "minires_kernels.scope"),
+    ("minires_kernels.environment", "minires_kernels.notes", "minires_kernels.private", "minires_kernels.scope"),
     ("minires_kernels.registry", "minires_kernels.jit"),
     ("minires_kernels",),
     # what implementations are built with

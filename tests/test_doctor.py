@@ -76,6 +76,17 @@ def test_a_missing_cupy_is_said_with_its_commands(monkeypatch):
     assert findings("GPU") == []
 
 
+def test_a_cupy_that_cannot_be_loaded_is_not_called_missing(monkeypatch):
+    def load(name):
+        raise ImportError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr("minires.doctor.import_module", load)
+    (cupy,) = findings("CuPy")
+    assert cupy.found == "can't be loaded (libcuda.so.1: cannot open shared object file)"
+    assert "`nvidia-smi`" in cupy.cure
+    assert "pip install" not in cupy.cure
+
+
 def fake_cupy(monkeypatch, device_count):
     class CUDARuntimeError(RuntimeError):
         pass

@@ -159,6 +159,23 @@ def test_a_forward_that_fails_leaves_the_graph_as_it_was():
     assert (b.grad == 1).all()
 
 
+def test_an_error_that_is_raised_again_is_noted_once():
+    error = ArithmeticError("odd")
+
+    def raises(*_):
+        raise error
+
+    for _ in range(2):
+        x = Tensor(np.ones(SHAPE, np.float32), requires_grad=True)
+        with pytest.raises(ArithmeticError, match="odd"):
+            apply(Odd(raises, identity), x)
+        with pytest.raises(ArithmeticError, match="odd"):
+            apply(Odd(np.copy, raises), x).sum().backward()
+    forward, backward = error.__notes__
+    assert forward == "in the forward pass of Odd(); inputs (2, 3) float32"
+    assert backward.startswith("in the backward pass of Odd()")
+
+
 @pytest.mark.parametrize("name", BAD_BACKWARD)
 @pytest.mark.parametrize("retain_graph", [False, True])
 def test_a_backward_that_returns_no_gradient_is_named_and_no_gradient_changes(name, retain_graph):

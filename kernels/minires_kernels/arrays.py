@@ -42,22 +42,32 @@ def to_cpu(x: Array) -> np.ndarray[Any, Any]:
 def to_gpu(x: Array) -> Array:
     """``x`` as a CuPy array on the current GPU.
 
-    Raises ImportError with the install command when CuPy is missing, RuntimeError when CuPy finds no GPU.
+    Raises ImportError with the cure when CuPy is missing or can't be loaded, RuntimeError when CuPy finds no GPU.
     """
     try:
         import cupy
-    except ImportError as missing:
-        raise ImportError(
-            "to_gpu: CuPy is not installed; pip install -e '.[cuda12x]' (CUDA 12) or '.[cuda13x]' (CUDA 13)"
-        ) from missing
+    except Exception as failure:  # whatever the libraries that it loads raise
+        is_missing = isinstance(failure, ModuleNotFoundError) and failure.name == "cupy"
+        reason = "is not installed" if is_missing else f"can't be loaded ({type(failure).__name__}: {failure})"
+        raise ImportError(f"to_gpu: CuPy {reason}; {cupy_cure(failure)}") from failure
     try:
         cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # CuPy's own type, which differs between versions
-        raise RuntimeError(
-            f"to_gpu: CuPy finds no GPU that it can use ({error}); `nvidia-smi` must list one, and its driver must be "
-            "as new as the CUDA that CuPy was built for; without one stay with 'cpu'"
-        ) from error
+        raise RuntimeError(f"to_gpu: CuPy finds no GPU that it can use ({error}); {_GPU_CURE}") from error
     return cupy.asarray(x)
+
+
+_GPU_CURE = (
+    "`nvidia-smi` must list one, and its driver must be as new as the CUDA that CuPy was built for; without one stay "
+    "with 'cpu'"
+)
+
+
+def cupy_cure(failure: BaseException) -> str:
+    """What to do about an ``import cupy`` that failed: install it, or else mend the driver that it loads."""
+    if isinstance(failure, ModuleNotFoundError):
+        return "pip install -e '.[cuda12x]' (CUDA 12) or '.[cuda13x]' (CUDA 13)"
+    return f"it needs the driver of a GPU: {_GPU_CURE}"
 
 
 def on_device(x: Array, device: str) -> Array:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+from minires_kernels.arrays import cupy_cure
+
 NUM_THREADS = "NUMBA_NUM_THREADS"
 CPU_FEATURES = "NUMBA_CPU_FEATURES"
 
@@ -157,7 +159,7 @@ def cure(failure: BaseException) -> str:
     """What to do about an import that failed: a command, if there is one; empty if the message itself says it."""
     package = package_at_fault(failure)
     if package == "cupy":
-        return "pip install -e '.[cuda12x]' (CUDA 12) or '.[cuda13x]' (CUDA 13)"
+        return cupy_cure(failure)
     if isinstance(failure, ModuleNotFoundError):
         return f"pip install {package}"
     if package in ("numba", "llvmlite"):  # they fit each other in pairs

@@ -30,6 +30,7 @@ from typing import Any
 
 from minires_kernels import environment
 from minires_kernels.arrays import device_of
+from minires_kernels.notes import add_note_once
 from minires_kernels.scope import scope
 
 _PACKAGE = __package__ or "minires_kernels"
@@ -195,9 +196,7 @@ def _by_its_name(family: str, name: str, kernel: str, function: Callable[..., An
         try:
             return function(*arguments)
         except Exception as failure:
-            note = f"in {kernel} of {family}/{name}; using('reference') computes without it"
-            if note not in getattr(failure, "__notes__", ()):  # Numba raises the same exception object again
-                failure.add_note(note)
+            add_note_once(failure, f"in {kernel} of {family}/{name}; using('reference') computes without it")
             raise
 
     return call

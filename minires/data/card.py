@@ -79,9 +79,14 @@ class DataCard:
             raise TypeError("the name of its data must be a text, and the classes a list of texts")
         if not all(each.isprintable() for each in (name, *classes)):  # else it could give a terminal commands
             raise ValueError("the name of its data and the classes must be printable")
+        if not classes:
+            raise ValueError("the classes of its data must be at least one")
+        shape = stored["image_shape"]
+        if not isinstance(shape, list) or len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape):
+            raise ValueError(f"image_shape of its data must be [C, H, W], each at least 1, got {shape!r:.50}")
         with np.errstate(over="ignore"):  # what overflows isn't finite
-            mean = np.array(stored["mean"], np.float32).reshape(stored["image_shape"])  # (C, H, W)
-        if mean.ndim != 3 or not np.isfinite(mean).all() or not 0 < float(std) < np.inf:
+            mean = np.array(stored["mean"], np.float32).reshape(shape)  # (C, H, W)
+        if not np.isfinite(mean).all() or not 0 < float(std) < np.inf:
             raise ValueError("mean (C, H, W) and std of its data must be finite, and std above 0")
         return cls(name, tuple(classes), mean, float(std))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minires.arguments import require_flag, require_generator, require_integer
 from minires.data.dataset import ArrayF32, ArrayI64, Split
 
 Transform = Callable[[ArrayF32, np.random.Generator], ArrayF32]
@@ -20,7 +21,8 @@ class Loader:
     differs each time, and the same seed gives the same sequence of orders. ``drop_last`` leaves out a last batch that
     is smaller than the others. The images of a batch are copies.
 
-    Raises ValueError for a batch size below 1, for a missing rng, and when ``drop_last`` would leave nothing.
+    Raises ValueError for a batch size below 1, for a missing rng, and when ``drop_last`` would leave nothing; TypeError
+    for settings of another type.
     """
 
     def __init__(
@@ -33,6 +35,12 @@ class Loader:
         drop_last: bool = False,
         transform: Transform | None = None,
     ) -> None:
+        batch_size = require_integer("Loader", "batch_size", batch_size)
+        shuffle, drop_last = require_flag("Loader", "shuffle", shuffle), require_flag("Loader", "drop_last", drop_last)
+        if rng is not None:
+            require_generator("Loader", rng)
+        if transform is not None and not callable(transform):
+            raise TypeError(f"Loader: transform must be a function of images and rng, got {type(transform).__name__}")
         if batch_size < 1:
             raise ValueError(f"Loader: batch_size must be at least 1, got {batch_size}")
         if rng is None and (shuffle or transform is not None):

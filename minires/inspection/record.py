@@ -30,6 +30,7 @@ from minires.inspection.text import number, shape_text, table
 from minires.nn import Module
 from minires.tensor import Parameter, Tensor
 from minires_kernels.arrays import Array, array_module
+from minires_kernels.window import shown
 
 Kind = Literal["input", "param", "buffer", "op", "loss"]
 
@@ -179,12 +180,16 @@ class Tape:
     def __getitem__(self, key: str | Tensor) -> Node:
         """The node of this name; a module's path names its output, the last node that it made. Or a tensor's node.
 
-        Raises KeyError with the nearest names, or for a tensor that the tape hasn't seen.
+        Raises KeyError with the nearest names, or for a tensor that the tape hasn't seen; TypeError for another key.
         """
         if isinstance(key, Tensor):
             if key not in self._tensors:
                 raise KeyError(f"tape: this tensor of shape {key.shape} was not recorded")
             return self._tensors[key]
+        if not isinstance(key, str):
+            raise TypeError(
+                f"tape: a node is asked for by its name or its tensor, got {shown(key)}; tape.nodes lists them in order"
+            )
         for names in (self._names, self._module_outputs):
             if key in names:
                 return names[key]

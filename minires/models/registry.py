@@ -19,6 +19,7 @@ from minires.models.preactivation import Activates, PreActivationBlock, PreActiv
 from minires.models.resnet import BasicBlock, Bottleneck, PlainBlock, ResNet
 from minires.models.shortcuts import Option
 from minires.nn.initializers import Fan
+from minires_kernels.window import shown
 
 IMAGENET_UNITS = {
     18: (2, 2, 2, 2),
@@ -57,8 +58,11 @@ def create(
     paper's. ``shortcut``: option "A", "B" or "C", default A for CIFAR nets of two-layer blocks, else B.
     ``stride_on_3x3``: for bottleneck ResNets only, torchvision's variant. ``fan``: "fan_in" or "fan_out".
 
-    Raises ValueError, with the nearest valid names, for an unknown name or depth, and for options that don't apply.
+    Raises ValueError, with the nearest valid names, for an unknown name or depth, and for options that don't apply;
+    TypeError for a name that is no text.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"models.create: name must be a text such as 'resnet20', got {shown(name)}")
     match = re.fullmatch(r"(plain|resnet|preact_resnet)(\d+)", name)
     depth = int(match[2]) if match else 0
     if match is None or not _exists(match[1], depth):

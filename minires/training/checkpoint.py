@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from minires.display import brief_fields
 from minires.nn import Module
 from minires.training.writing import write_file
 from minires_kernels.arrays import to_cpu
+from minires_kernels.window import shown
 
 FORMAT = "minires/2"
 READABLE = ("minires/1", FORMAT)  # 1 knows nothing of the data
@@ -65,13 +67,18 @@ def save_checkpoint(
     ``model`` and ``options`` are what :func:`minires.models.create` needs to build it again (no rng); ``notes`` is
     anything that JSON can hold, such as the epoch; ``data``: what the net was trained on, of which the checkpoint keeps
     the name, the classes, the shape of the images and their normalization. Raises TypeError for what JSON can't hold,
-    ValueError for a path that isn't a file's, OSError where it can't be written.
+    ValueError for what is nested too deeply for it and for a path that isn't a file's, OSError where it can't be
+    written.
     """
-    numpy_format = _safetensors()
+    numpy_format, path = _safetensors(), _path("save_checkpoint", path)
     card = None if data is None else DataCard.of(data).to_json()
     description = {"format": FORMAT, "model": model, "options": dict(options), "notes": dict(notes), "data": card}
     try:
         text = json.dumps(description)
+    except RecursionError as error:
+        raise ValueError(
+            "save_checkpoint: options and notes are nested too deeply for JSON; keep lists and dictionaries flatter"
+        ) from error
     except (TypeError, ValueError) as error:
         raise TypeError(f"save_checkpoint: options and notes must be what JSON can hold: {error}") from error
     state = {name: to_cpu(array) for name, array in net.state_dict().items()}
@@ -83,7 +90,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     _safetensors()
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
+    path = _path("load_checkpoint", path)
     if path.is_dir():
         raise ValueError(f"load_checkpoint: {path} is a folder; name a file in it, such as {path}/best.safetensors")
     if not path.is_file():
@@ -143,6 +150,12 @@ def _refuse_larger_than(state: Mapping[str, Any], model: str, options: Mapping[s
     )
     if not 0 < depth <= len(state) or needed > elements:
         raise ValueError(f"it would be larger than the {elements} numbers in {len(state)} arrays that are there")
+
+
+def _path(op: str, path: Any) -> Path:
+    if not isinstance(path, (str, PathLike)):
+        raise TypeError(f"{op}: path must be a text or a pathlib.Path, got {shown(path)}")
+    return Path(path)
 
 
 def _safetensors() -> Any:

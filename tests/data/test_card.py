@@ -53,3 +53,20 @@ def test_classes_that_differ_behind_the_first_ones_are_refused():
     other = (*HUNDRED[:-1], "a stranger")
     with pytest.raises(ValueError, match="has the classes class 0"):
         DataCard.of(noise(0, classes=HUNDRED)[0]).normalize(noise(1, classes=other)[0])
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"image_shape": [-1, 1, 1]}, r"image_shape .* got \[-1, 1, 1\]"),
+    ({"image_shape": [2, -1, 5]}, r"got \[2, -1, 5\]"),
+    ({"image_shape": [0, 3, 5], "mean": []}, r"got \[0, 3, 5\]"),
+    ({"image_shape": 30}, "got 30"),
+    ({"image_shape": [6, 5]}, r"got \[6, 5\]"),
+    ({"image_shape": [2.0, 3, 5]}, r"got \[2.0, 3, 5\]"),
+    ({"image_shape": [True, 6, 5]}, r"got \[True, 6, 5\]"),
+    ({"classes": []}, "the classes of its data must be at least one"),
+])  # fmt: skip
+def test_a_stored_card_without_images_or_classes_is_refused(changes, message):
+    stored = DataCard.of(noise(0)[0]).to_json()
+    assert DataCard.from_json(stored).image_shape == (2, 3, 5)
+    with pytest.raises((ValueError, TypeError), match=message):
+        DataCard.from_json({**stored, **changes})

@@ -133,3 +133,17 @@ def test_bad_settings_are_refused_with_the_cure():
         Loader(numbered(3), 2, shuffle=False, transform=lambda images, rng: images)
     with pytest.raises(ValueError, match="drop_last leaves nothing of 3 items with batch_size 4"):
         Loader(numbered(3), 4, rng=np.random.default_rng(0), drop_last=True)
+
+
+@pytest.mark.parametrize(("batch_size", "options", "message"), [
+    (2.0, {}, "Loader: batch_size must be an integer, got 2.0"), ("2", {}, "batch_size must be an integer, got '2'"),
+    (True, {}, "batch_size must be an integer, got True"), (None, {}, "batch_size must be an integer, got None"),
+    (2, {"rng": 5}, "Loader: rng must be a numpy.random.Generator, got int; .*default_rng"),
+    (2, {"rng": np.random, "shuffle": False}, "rng must be a numpy.random.Generator, got module"),
+    (2, {"shuffle": "no"}, "Loader: shuffle must be True or False, got 'no'"),
+    (2, {"drop_last": 2}, "Loader: drop_last must be True or False, got 2"),
+    (2, {"transform": "flip"}, "Loader: transform must be a function of images and rng, got str"),
+])  # fmt: skip
+def test_settings_of_another_type_are_refused_at_once(batch_size, options, message):
+    with pytest.raises(TypeError, match=message):
+        Loader(numbered(3), batch_size, **{"rng": np.random.default_rng(0), **options})

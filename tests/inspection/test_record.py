@@ -279,3 +279,11 @@ def test_integers_and_parameters_outside_of_modules_are_recorded_too():
     assert tape[weight].name == "param"
     assert tape["index"].hyper_parameters == {"index": "array (3,) int64"}
     assert tape.first_nonfinite() is None
+
+
+@pytest.mark.parametrize("key", [0, None, ("a", "b"), ["a"], slice(2), np.zeros(2)], ids=repr)
+def test_a_key_that_is_neither_name_nor_tensor_is_refused(key):
+    _, _, tape = recorded_net()
+    for ask in (lambda: tape[key], lambda: tape.gradient(key), lambda: tape.contributions(key)):
+        with pytest.raises(TypeError, match=r"tape: a node is asked for by its name or its tensor, got .*tape\.nodes"):
+            ask()

@@ -104,3 +104,29 @@ def test_total_keeps_float32_s_digits_along_any_axis(shape):
     x = np.full(shape, 0.1, np.float32)
     axes = tuple(range(len(shape) - 1))
     np.testing.assert_allclose(total(x, axes), np.float64(np.float32(0.1)) * (x.size // shape[-1]), rtol=1e-7)
+
+
+class NoDriver:
+    """Finds CuPy, which then can't load what it needs."""
+
+    def __init__(self, failure):
+        self.failure = failure
+
+    def find_spec(self, name, *_):
+        if name == "cupy":
+            raise self.failure
+
+
+@pytest.mark.parametrize("failure", [
+    ImportError("libcuda.so.1: cannot open shared object file"), OSError("libcuda.so.1: cannot open shared object"),
+    ModuleNotFoundError("No module named 'fastrlock'", name="fastrlock"),
+], ids=lambda failure: type(failure).__name__)  # fmt: skip
+def test_a_cupy_that_cannot_be_loaded_is_not_called_missing(monkeypatch, failure):
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [NoDriver(failure), *sys.meta_path])
+    with pytest.raises(ImportError, match="to_gpu: CuPy can't be loaded") as caught:
+        to_gpu(np.zeros(1))
+    assert "not installed" not in str(caught.value)
+    assert str(failure) in str(caught.value)
+    cure = "pip install" if isinstance(failure, ModuleNotFoundError) else "`nvidia-smi`"
+    assert cure in str(caught.value)

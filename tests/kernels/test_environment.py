@@ -180,3 +180,10 @@ def test_a_cause_is_told_once(monkeypatch, recwarn):
         environment.warn_once("a cause", consequence)
     environment.warn_once("another", "and so on")
     assert [str(each.message) for each in recwarn] == ["a cause: this happens", "another: and so on"]
+
+
+def test_a_cupy_that_cannot_be_loaded_is_cured_at_its_driver():
+    failure = ImportError("libcuda.so.1: cannot open shared object file", name="cupy")
+    assert "`nvidia-smi`" in environment.cure(failure)
+    assert "pip install" not in environment.cure(failure)
+    assert environment.cure(ModuleNotFoundError("No module named 'cupy'", name="cupy")).startswith("pip install -e")

@@ -1,6 +1,7 @@
 """Scopes: what is decorated runs inside, whatever kind of function it is, and nothing else does."""
 
 import asyncio
+import functools
 import threading
 
 import pytest
@@ -168,3 +169,65 @@ def test_a_decorated_function_may_run_in_several_threads_at_once():
         thread.join()
     assert results[0][:1] == ["a"]
     assert len(results) == 2
+
+
+class Generates:
+    def __call__(self, count):
+        for _ in range(count):
+            yield list(inside)
+
+
+class Coroutine:
+    async def __call__(self):
+        await asyncio.sleep(0)
+        return list(inside)
+
+
+def generates(count):
+    for _ in range(count):
+        yield list(inside)
+
+
+@pytest.mark.parametrize("function", [
+    Generates(), Generates().__call__, functools.partial(generates), functools.partial(Generates(), count=2),
+    functools.partial(functools.partial(Generates())),
+], ids=["object", "its __call__", "partial", "partial of object", "partial twice"])  # fmt: skip
+def test_whatever_calls_a_generator_function_runs_inside(function):
+    assert list(marked("a")(function)(count=2)) == [["a"]] * 2
+
+
+@pytest.mark.parametrize("function", [Coroutine(), functools.partial(Coroutine())], ids=["object", "partial"])
+def test_whatever_calls_a_coroutine_function_runs_inside(function):
+    assert asyncio.run(marked("a")(function)()) == ["a"]
+
+
+def test_an_object_that_calls_an_asynchronous_generator_is_refused_by_name():
+    class Asynchronous:
+        async def __call__(self):
+            yield 1
+
+    with pytest.raises(TypeError, match=r"Asynchronous\.__call__ is an asynchronous generator"):
+        marked("a")(functools.partial(Asynchronous()))
+
+
+def test_a_decorator_without_its_parentheses_is_refused():
+    @scope
+    def quiet():
+        yield
+
+    with pytest.raises(TypeError, match=r"quiet: .* got generates; write @quiet\(\)"):
+        quiet(generates)
+    with pytest.raises(TypeError, match=r"marked: .* got Generates; write @marked\(\.\.\.\)"):
+        marked(Generates)
+
+
+@pytest.mark.parametrize(("what", "message"), [
+    (Generates, "Generates is a class, which would become a function; decorate its methods"),
+    (classmethod(generates), r"a classmethod can't be decorated; .* beneath @classmethod"),
+    (staticmethod(generates), r"a staticmethod can't be decorated; .* beneath @staticmethod"),
+    (property(generates), r"a property can't be decorated; .* beneath @property"),
+    (5, "expected a function to decorate, got int"),
+], ids=str)  # fmt: skip
+def test_what_is_no_function_is_refused(what, message):
+    with pytest.raises(TypeError, match=message):
+        marked("a")(what)

@@ -154,3 +154,10 @@ def test_a_name_like_none_is_answered_with_all_names():
 def test_an_option_that_does_not_apply_is_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
         models.create(name, **options)
+
+
+@pytest.mark.parametrize("name", [None, 20, b"resnet20"], ids=repr)
+def test_a_name_that_is_no_text_is_refused(name):
+    with pytest.raises(TypeError, match=r"models.create: name must be a text such as 'resnet20', got ") as caught:
+        models.create(name)
+    assert repr(name) in str(caught.value)

@@ -206,3 +206,24 @@ def test_of_many_damaged_files_each_is_read_or_refused_by_name(tmp_path):
             "Checkpoint.build: this is" if "models.create" in message else f"load_checkpoint: {other} isn't a MiniRes"
         )
         assert message.startswith(start)
+
+
+@pytest.mark.parametrize("field", ["options", "notes"])
+def test_what_is_nested_too_deeply_for_json_is_refused_and_the_old_checkpoint_stays(tmp_path, field):
+    path = tmp_path / "net.safetensors"
+    save(path, net())
+    content, deep = path.read_bytes(), []
+    for _ in range(20_000):
+        deep = [deep]
+    with pytest.raises(ValueError, match="save_checkpoint: options and notes are nested too deeply for JSON"):
+        save(path, net(seed=2), **{field: {"deep": deep}})
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("path", [None, 5, ["a"]], ids=repr)
+def test_a_path_that_is_none_is_refused(tmp_path, path):
+    with pytest.raises(TypeError, match=r"load_checkpoint: path must be a text or a pathlib.Path, got ") as caught:
+        load_checkpoint(path)
+    assert repr(path) in str(caught.value)
+    with pytest.raises(TypeError, match=r"save_checkpoint: path must be a text or a pathlib.Path, got "):
+        save(path, net())
