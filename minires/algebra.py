@@ -32,14 +32,18 @@ def expand_reduced(reduced: Array, shape: tuple[int, ...], axis: Axis) -> Array:
     return reduced.reshape([1 if i in axes else length for i, length in enumerate(shape)])
 
 
+def broadcast_problem(x: tuple[int, ...], y: tuple[int, ...]) -> str:
+    """Why arrays of shapes ``x`` and ``y`` can't be computed with element by element; empty if they can."""
+    if all(1 in lengths or lengths[0] == lengths[1] for lengths in zip(x[::-1], y[::-1], strict=False)):
+        return ""
+    return f"shapes {x} and {y} don't broadcast: from the last axis on, two lengths must be equal, or one of them 1"
+
+
 class Binary(Function):
     """Two operands of shapes that broadcast."""
 
     def explain(self, *arrays: Array) -> str:
-        x, y = (array.shape for array in arrays)
-        if all(1 in lengths or lengths[0] == lengths[1] for lengths in zip(x[::-1], y[::-1], strict=False)):
-            return ""
-        return f"shapes {x} and {y} don't broadcast: from the last axis on, two lengths must be equal, or one of them 1"
+        return broadcast_problem(*(array.shape for array in arrays))
 
 
 class Add(Binary):

@@ -14,7 +14,7 @@ import numpy as np
 
 from minires import algebra, extremes
 from minires.arguments import described, type_name
-from minires.dtypes import admit, as_number, checked_dtype, common_dtype
+from minires.dtypes import admit, as_number, checked_dtype, common_dtype, to_array
 from minires.indexing import index_error, plain_index
 from minires.reductions import Reductions
 from minires.vocabulary import torch_keywords, unknown_attribute
@@ -36,6 +36,11 @@ def _assigning(sign: str, operate: Callable[[Any, Any], Tensor]) -> Callable[[An
         return operate(self, other)
 
     return assign
+
+
+_SIGNS = {
+    operator.eq: "==", operator.ne: "!=", operator.lt: "<", operator.le: "<=", operator.gt: ">", operator.ge: ">="
+}  # fmt: skip
 
 
 class Operators(Reductions):
@@ -157,6 +162,7 @@ class Operators(Reductions):
 
     def _compare(self, comparison: Callable[[Any, Any], Any], other: object) -> Tensor:
         """``comparison`` of the numbers of both, as booleans; NotImplemented for what has no numbers."""
+        sign = _SIGNS[comparison]
         if isinstance(other, Operators):
             array = other.data
         elif isinstance(other, (bool, int, np.integer, np.bool_)):
@@ -164,15 +170,18 @@ class Operators(Reductions):
         elif isinstance(other, (float, np.floating)):
             array = float(other)
         elif isinstance(other, array_module(self.data).ndarray):
-            array = admit(other, "comparison")
+            array = admit(other, sign)
+        elif isinstance(other, (list, tuple)):
+            array = admit(to_array(other, sign), sign)
         elif hasattr(other, "__array__"):  # another library's numbers
-            array = admit(np.asarray(other), "comparison")
+            array = admit(np.asarray(other), sign)
         else:
             return NotImplemented  # type: ignore[no-any-return]
         try:
             return self._constant(comparison(self.data, array))
         except (ValueError, OverflowError) as error:  # shapes that don't fit; an integer that no float reaches
-            raise ValueError(f"comparison: {error}; shapes {self.shape} and {np.shape(array)}") from error
+            reason = algebra.broadcast_problem(self.shape, np.shape(array)) or error
+            raise ValueError(f"{sign}: {reason}") from error
 
     def _operands(self, op: str, other: Any) -> tuple[Operators, Operators]:
         """This tensor and ``other`` in one dtype: numbers and integers take the other's, so they never promote it."""
