@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from minires.nn.module import Module
 from minires.tensor import Parameter
+from minires_kernels.window import is_integer, shown
 
 Item = TypeVar("Item")
 
@@ -74,7 +75,13 @@ class _List(_Held, MutableSequence[Item]):
         return iter(self._items.values())
 
     def __getitem__(self, position: int | slice) -> Any:
-        chosen = list(self)[position]
+        name, count = type(self).__name__, len(self)
+        if not isinstance(position, slice) and not is_integer(position):
+            raise TypeError(f"{name}: a position is an integer or a slice, got {shown(position)}")
+        try:
+            chosen = list(self)[position]
+        except IndexError:
+            raise IndexError(f"{name}: there is no item {position}; it has {count} item{'s' * (count != 1)}") from None
         if not isinstance(position, slice):
             return chosen
         part = self._part(chosen)  # type: ignore[arg-type]
@@ -102,6 +109,9 @@ class _List(_Held, MutableSequence[Item]):
 
     def extend(self, values: Iterable[Item]) -> None:
         """Append all ``values``, or none of them if one is refused."""
+        if not isinstance(values, Iterable):
+            name, kind = type(self).__name__, self._accepts.__name__
+            raise TypeError(f"{name}: expected a list of {kind}s, got a {type(values).__name__}; write {name}([...])")
         self._set([*self, *values])
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:

@@ -227,7 +227,7 @@ def test_a_decorator_without_its_parentheses_is_refused():
     (staticmethod(generates), r"a staticmethod can't be decorated; .* beneath @staticmethod"),
     (property(generates), r"a property can't be decorated; .* beneath @property"),
     (5, "expected a function to decorate, got int"),
-], ids=str)  # fmt: skip
+], ids=lambda value: value if isinstance(value, str) else type(value).__name__)  # fmt: skip
 def test_what_is_no_function_is_refused(what, message):
     with pytest.raises(TypeError, match=message):
         marked("a")(what)

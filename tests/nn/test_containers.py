@@ -495,3 +495,22 @@ def test_the_names_are_torch_s():
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert named(ours) == [name for name, _ in theirs.named_parameters()]
     assert [name for name, _ in ours.named_modules()] == [name for name, _ in theirs.named_modules()]
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "message"),
+    [
+        (lambda: nn.ModuleList(nn.ReLU()), TypeError, r"ModuleList: expected a list of Modules, got a ReLU; write Mod"),
+        (lambda: nn.ParameterList(3), TypeError, r"ParameterList: expected a list of Parameters, got a int; write"),
+        (lambda: nn.ModuleList([nn.ReLU()])[5], IndexError, "ModuleList: there is no item 5; it has 1 item$"),
+        (lambda: nn.Sequential()[0], IndexError, "Sequential: there is no item 0; it has 0 items"),
+        (
+            lambda: nn.ModuleList([nn.ReLU()])["a"],
+            TypeError,
+            "ModuleList: a position is an integer or a slice, got 'a'",
+        ),
+    ],
+)
+def test_what_is_no_list_and_what_is_no_position(act, error, message):
+    with pytest.raises(error, match=message):
+        act()
