@@ -117,7 +117,7 @@ GOOD = {
         "label_smoothing": 0.1,
         "reduction": "mean",
     },
-    "dropout": {"x": tensor(2, 3), "p": 0.5, "training": True, "rng": GENERATOR},
+    "dropout": {"x": tensor(2, 3), "p": 0.5, "training": True, "rng": GENERATOR, "inplace": False},
     "subsample_and_pad": {"x": tensor(2, 4, 5, 6), "channels": 4, "stride": 2},
 }
 
