@@ -37,6 +37,8 @@ WAYS: dict[str, dict[str, str]] = {
 """Environment by name: how often a thread that waits looks for work before it sleeps (``simd.pool``). By default that
 depends on whether it has a core. The last is as long as GNU's OpenMP waits without being told otherwise."""
 WORK = "--work"
+SETTLE = 5
+"""Steps in which threads notice who their neighbours are: some hundred kernels."""
 BATCH, SIDE = 100, 8
 GOAL = 1.3
 """The most times its fair time that two at once may take."""
@@ -119,12 +121,14 @@ class Worker:
 
 
 def together(workers: list[Worker], steps: int) -> float:
-    """The seconds until the last of them has taken ``steps`` steps, all at once."""
-    start = time.perf_counter()
-    for worker in workers:
-        worker.start(steps)
-    for worker in workers:
-        worker.seconds()
+    """The seconds until the last of them has taken ``steps`` steps, all at once, after ``SETTLE`` that don't count."""
+    start = 0.0
+    for count in (SETTLE, steps):
+        start = time.perf_counter()
+        for worker in workers:
+            worker.start(count)
+        for worker in workers:
+            worker.seconds()
     return time.perf_counter() - start
 
 
