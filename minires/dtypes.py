@@ -36,12 +36,18 @@ def admit(value: Array, name: str) -> Array:
         )
     array = np.asarray(value) if isinstance(value, (np.ndarray, np.generic)) else value
     array_module(array)  # a TypeError here says what to do with other libraries' arrays
-    native = array.dtype.newbyteorder("=")
+    native = _native(array.dtype)
     if native not in SUPPORTED:
         raise TypeError(_refusal(native, name))
     # CuPy's arrays are always native and aligned
     is_usual = not isinstance(array, np.ndarray) or (array.dtype in SUPPORTED and array.flags.aligned)
     return array if is_usual else array.astype(native)
+
+
+def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """``dtype`` in this machine's byte order: NumPy's own object, which is told from others by identity, and quickly."""
+    native = dtype.newbyteorder("=")
+    return np.dtype(native.type) if native in SUPPORTED else native
 
 
 def admit_like(data: Array, value: Any, name: str) -> Array:
@@ -75,7 +81,7 @@ def checked_dtype(dtype: Any, name: str) -> np.dtype[Any]:
     try:
         if dtype is None or isinstance(dtype, (np.generic, np.ndarray)):
             raise TypeError("NumPy would take None for float64, and a number for its own type")
-        native: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
+        native = _native(np.dtype(dtype))
     except (TypeError, ValueError) as error:  # a ValueError for something that has another library's dtype
         raise TypeError(f"{name}: expected a NumPy dtype such as numpy.float32, got {dtype!r}") from error
     if native not in SUPPORTED:

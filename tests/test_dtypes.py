@@ -372,3 +372,10 @@ def test_no_type_of_integers_holds_uint64_and_int64(op):
 def test_what_numpy_would_read_a_type_from_is_no_type(dtype):
     with pytest.raises(TypeError, match=r"astype: expected a NumPy dtype such as numpy\.float32, got"):
         Tensor([1.0]).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_converted_numbers_have_numpys_own_dtype(dtype):
+    """Another object that is equal to it would take the slow way through every check of arrays."""
+    for tensor in (Tensor(np.ones(3)).astype(dtype), Tensor(np.ones(3, np.dtype(dtype).newbyteorder()))):
+        assert tensor.dtype is np.dtype(dtype)

@@ -94,7 +94,7 @@ def require(op: str, **arrays: tuple[Array, Shape]) -> None:
     for x, shape in arrays.values():
         if type(x) is not ndarray or x.shape != shape:
             break
-        if x.dtype is not dtype:
+        if x.dtype is not dtype and x.dtype != dtype:  # equal ones need not be the same object
             if dtype is not None or x.dtype not in FLOATS:
                 break
             dtype = x.dtype
@@ -111,7 +111,7 @@ def require_alike(op: str, **arrays: Array) -> None:
             break
         if dtype is None and x.dtype in FLOATS:
             shape, dtype = x.shape, x.dtype
-        elif x.dtype is not dtype or x.shape != shape:
+        elif x.shape != shape or (x.dtype is not dtype and x.dtype != dtype):
             break
     else:
         return
