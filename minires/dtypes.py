@@ -45,7 +45,7 @@ def admit(value: Array, name: str) -> Array:
 
 
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """``dtype`` in this machine's byte order: NumPy's own object, which is told from others by identity, and quickly."""
+    """``dtype`` in this machine's byte order: NumPy's own object, which is recognised at once."""
     native = dtype.newbyteorder("=")
     return np.dtype(native.type) if native in SUPPORTED else native
 

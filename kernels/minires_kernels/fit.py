@@ -94,7 +94,7 @@ def require(op: str, **arrays: tuple[Array, Shape]) -> None:
     for x, shape in arrays.values():
         if type(x) is not ndarray or x.shape != shape:
             break
-        if x.dtype is not dtype and x.dtype != dtype:  # equal ones need not be the same object
+        if dtype is None or (x.dtype is not dtype and x.dtype != dtype):  # equal ones need not be the same object
             if dtype is not None or x.dtype not in FLOATS:
                 break
             dtype = x.dtype
