@@ -266,7 +266,7 @@ def test_evaluate_says_what_it_assumes_of_an_old_checkpoint(run, tmp_path):
     assert status == 0
     assert out.startswith("digits, 297 test images: loss 2.")
     assert err.startswith(f"{path} doesn't say how its images were normalized; assumed: ")
-    status, out, err = run("evaluate", path, "--data", "mnist", "--root", "/work/nowhere")
+    status, out, err = run("evaluate", path, "--data", "mnist", "--root", "/nowhere")
     assert (status, out) == (2, "")
     small_mnist(tmp_path, 0, 50)
     status, out, err = run("evaluate", path, "--data", "mnist", "--root", tmp_path)
