@@ -208,7 +208,7 @@ def main() -> None:
         each = case(number)
         try:
             verdict, what = judge(each)
-        except Exception:
+        except Exception:  # a case that the judge fails on is a fault, and not the end of the others
             verdict, what = "fault", "not judged: " + traceback.format_exc()
         print(json.dumps({"number": number, "case": str(each), "verdict": verdict, "what": what}), flush=True)
 
